@@ -1,0 +1,131 @@
+"""The admin application and its server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway import __version__
+from gateway.proxy.codec import HTTP2_IMPLEMENTATION
+
+if TYPE_CHECKING:
+    from gateway.control.gateway import Gateway
+
+
+def _text(when: datetime | None) -> str | None:
+    return when.isoformat(timespec="seconds") if when is not None else None
+
+
+def make_app(gateway: Gateway) -> Starlette:
+    """The admin endpoints of `gateway`."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        if gateway.ready:
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("not ready: starting or draining\n", status_code=503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    async def status(_: Request) -> Response:
+        told = gateway.status
+        refused = {"at": _text(told.refused_at), "problems": told.refused_problems} if told.refused_at else None
+        return JSONResponse(
+            {
+                "version": __version__,
+                "http2": HTTP2_IMPLEMENTATION,
+                "event_loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+                "ready": gateway.ready,
+                "revision": told.revision,
+                "since": _text(told.since),
+                "files": told.files,
+                "in_step_with_files": gateway.metrics.last_reload_ok,
+                "last_refused": refused,
+                "certificates_since": _text(told.certificates_since),
+            }
+        )
+
+    async def snapshot(_: Request) -> Response:
+        held = gateway.snapshot
+        return JSONResponse(
+            {
+                "revision": held.revision,
+                "agents": [
+                    {
+                        "name": agent.name,
+                        "address": f"{agent.host}:{agent.port}",
+                        "capabilities": sorted(agent.capabilities),
+                        "trust": agent.trust,
+                        "labels": dict(agent.labels),
+                        "protocol": agent.protocol.value,
+                        "spiffeId": agent.spiffe_id,
+                        "state": agent.state.value,
+                    }
+                    for agent in held.agents
+                ],
+                "policies": [
+                    {
+                        "name": policy.metadata.name,
+                        "capabilities": [pattern.text for pattern in policy.spec.capabilities],
+                        "rules": [
+                            {
+                                "name": rule.name,
+                                "effect": rule.effect.value,
+                                "from": [pattern.text for pattern in rule.from_],
+                                "to": rule.to.model_dump(by_alias=True) if rule.to else None,
+                            }
+                            for rule in policy.spec.rules
+                        ],
+                    }
+                    for policy in held.policies.policies
+                ],
+            }
+        )
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/status", status),
+            Route("/snapshot", snapshot),
+        ]
+    )
+
+
+class AdminServer:
+    """Hypercorn on the admin address, in the gateway's own loop."""
+
+    def __init__(self, gateway: Gateway, address: tuple[str, int]) -> None:
+        self._app = make_app(gateway)
+        self._config = Config()
+        host, port = address
+        self._config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        self._config.accesslog = None
+        self._config.errorlog = logging.getLogger("hypercorn.error")
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            OSError: the address cannot be bound.
+
+        """
+
+        async def stopped() -> None:
+            await stop.wait()
+
+        await serve(self._app, self._config, shutdown_trigger=stopped)  # type: ignore[arg-type]

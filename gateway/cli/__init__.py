@@ -1,0 +1,25 @@
+"""The command line: ``phoenixflight``.  One module a command group."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli.certs import app as certs
+from gateway.cli.check import check
+from gateway.cli.explain import explain
+from gateway.cli.run import run
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.command()(run)
+app.command()(check)
+app.command()(explain)
+app.add_typer(certs, name="certs")
+
+
+def main() -> None:
+    """The entry point of ``phoenixflight``."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The Gateway document: every setting, its unit, its default and what it bounds."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gateway.documents import API_VERSION, DocumentError, Duration, Metadata, Problem, Spec, single
+from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
+from gateway.membership.file import parse_address
+
+Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
+
+
+class Identity(Spec):
+    """The gateway's own SVID, shown to callers and agents, and the roots that vouch for both."""
+
+    certificate: Path
+    key: Path
+    trust_bundle: Path
+
+
+class CertificateAuthority(Spec):
+    """A CA of the gateway's own."""
+
+    certificate: Path
+    key: Path
+
+
+class ClientAuth(Enum):
+    """Whether a caller must show a certificate."""
+
+    REQUIRE = "require"
+    OPTIONAL = "optional"
+
+
+class ListenerSpec(Spec):
+    """One address on which callers are accepted."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    address: Address
+    tls: bool = True
+    """``false`` speaks plaintext HTTP/1.1 and h2c: for loopback and development."""
+    client_auth: ClientAuth = ClientAuth.REQUIRE
+    assumed_principal: Annotated[SpiffeId, BeforeValidator(lambda text: parse_spiffe_id(str(text)))] | None = None
+    """Who a caller without a certificate is taken for."""
+
+    @model_validator(mode="after")
+    def _assumption_is_possible(self) -> ListenerSpec:
+        if self.assumed_principal and self.tls and self.client_auth is ClientAuth.REQUIRE:
+            raise ValueError("assumedPrincipal has no effect where a certificate is required")
+        return self
+
+
+class Admin(Spec):
+    """The admin port."""
+
+    address: Address = ("127.0.0.1", 9901)
+
+
+class TracingSpec(Spec):
+    """Where spans go."""
+
+    otlp_endpoint: str = Field(pattern=r"^https?://")
+    sample_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Share of handoffs without trace context that are sampled; the others follow their caller."""
+
+
+class TelemetrySpec(Spec):
+    """What is recorded where."""
+
+    access_log: str = "stdout"
+    """``stdout``, ``none``, or a file."""
+    tracing: TracingSpec | None = None
+
+
+class Limits(Spec):
+    """Bounds; each says what happens when it is reached."""
+
+    headers_timeout_s: Annotated[Duration, Field(alias="headersTimeout", gt=0)] = 10.0
+    """From a connection's start to its first whole request head; then it is closed."""
+    idle_timeout_s: Annotated[Duration, Field(alias="idleTimeout", gt=0)] = 300.0
+    """A caller's connection without a request; then it is closed."""
+    connect_timeout_s: Annotated[Duration, Field(alias="connectTimeout", gt=0)] = 5.0
+    """TCP and TLS to an agent; then the next agent is tried."""
+    upstream_idle_timeout_s: Annotated[Duration, Field(alias="upstreamIdleTimeout", gt=0)] = 60.0
+    """An unused connection to an agent; then it is closed."""
+    max_timeout_s: Annotated[Duration, Field(alias="maxTimeout", gt=0)] = 600.0
+    """Caps ``flight-timeout``."""
+    max_header_bytes: int = Field(default=65536, ge=1024)
+    """A request's header section; beyond it 431."""
+    max_concurrent_streams: int = Field(default=256, ge=1)
+    """Per HTTP/2 connection of a caller; announced in SETTINGS."""
+    max_connections_per_agent: int = Field(default=256, ge=1)
+    """Beyond it packets wait."""
+    max_pending_per_agent: int = Field(default=1024, ge=1)
+    """Packets that wait for a connection; beyond it 503 overloaded."""
+    drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
+    """On SIGTERM, how long open exchanges may go on."""
+
+
+class GatewaySpec(Spec):
+    """Everything that the gateway is told."""
+
+    identity: Identity | None = None
+    listeners: Annotated[tuple[ListenerSpec, ...], Field(min_length=1)]
+    admin: Admin = Admin()
+    policies: Path
+    members: Path
+    trusted_hops: tuple[
+        Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
+    ] = ()
+    """Callers whose forwarding headers are believed."""
+    connect_authority: CertificateAuthority | None = None
+    """The CA that signs for ``*.flight.internal`` inside CONNECT tunnels; without one there are no tunnels."""
+    telemetry: TelemetrySpec = TelemetrySpec()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _whole(self) -> GatewaySpec:
+        names = [listener.name for listener in self.listeners]
+        if len(set(names)) != len(names):
+            raise ValueError("two listeners have the same name")
+        if self.identity is None and any(listener.tls for listener in self.listeners):
+            raise ValueError("a TLS listener needs spec.identity: certificate, key and trustBundle")
+        return self
+
+
+class GatewayDocument(Spec):
+    """The document ``gateway.yaml``."""
+
+    api_version: Literal["phoenixflight.io/v1"] = API_VERSION
+    kind: Literal["Gateway"] = "Gateway"
+    metadata: Metadata
+    spec: GatewaySpec
+
+
+def load_config(path: Path) -> GatewaySpec:
+    """The configuration in `path`, its paths made absolute against the file's folder.
+
+    Raises:
+        DocumentError: it cannot be read or is not valid.
+
+    """
+    text = read_text(path)
+    _, document = single(text, str(path), "Gateway", GatewayDocument)
+    spec = document.spec
+    base = path.resolve().parent
+    changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
+    if spec.identity is not None:
+        identity = spec.identity
+        changes["identity"] = Identity(
+            certificate=base / identity.certificate,
+            key=base / identity.key,
+            trust_bundle=base / identity.trust_bundle,
+        )
+    if spec.connect_authority is not None:
+        authority = spec.connect_authority
+        changes["connect_authority"] = CertificateAuthority(
+            certificate=base / authority.certificate, key=base / authority.key
+        )
+    if spec.telemetry.access_log not in ("stdout", "none"):
+        target = str(base / spec.telemetry.access_log)
+        changes["telemetry"] = spec.telemetry.model_copy(update={"access_log": target})
+    return spec.model_copy(update=changes)
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        DocumentError: it is not there or not UTF-8.
+
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DocumentError([Problem(str(path), 1, 1, error.strerror or str(error))]) from None
+    except UnicodeDecodeError:
+        raise DocumentError([Problem(str(path), 1, 1, "not UTF-8")]) from None
+
+
+def read_sources(path: Path) -> dict[str, str]:
+    """The YAML files of a folder (as a ConfigMap mounts it, too), or a single file; path to text.
+
+    Raises:
+        DocumentError: one cannot be read, or there is nothing at `path`.
+
+    """
+    if not path.is_dir():
+        return {str(path): read_text(path)}
+    files = sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and entry.is_file()
+    )
+    return {str(entry): read_text(entry) for entry in files}

@@ -1,0 +1,74 @@
+"""From files to a `Snapshot`: everything is read and checked before anything changes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.control.config import GatewaySpec, read_sources, read_text
+from gateway.decision import Snapshot
+from gateway.documents import DocumentError, Problem
+from gateway.membership.file import load_agents
+from gateway.policy import PolicySet
+from gateway.policy.load import load_policies
+from gateway.routing import Agent
+
+REVISION_CHARACTERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The text of every file that a snapshot is made of."""
+
+    policies: dict[str, str]
+    members: tuple[str, str]
+    """Path and text."""
+
+    @property
+    def revision(self) -> str:
+        """A hash of the content, whatever the folders are called."""
+        digest = hashlib.sha256()
+        for name, text in sorted((Path(path).name, text) for path, text in self.policies.items()):
+            for part in ("policy", name, text):
+                digest.update(b"%d:" % len(part.encode()) + part.encode())
+        digest.update(b"members:" + self.members[1].encode())
+        return digest.hexdigest()[:REVISION_CHARACTERS]
+
+
+def read(config: GatewaySpec) -> Sources:
+    """Read the files that `config` names.
+
+    Raises:
+        DocumentError: one cannot be read.
+
+    """
+    return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)))
+
+
+def build(sources: Sources, config: GatewaySpec) -> Snapshot:
+    """Check everything, then make the snapshot.
+
+    Raises:
+        DocumentError: with every problem of every file.
+
+    """
+    problems: list[Problem] = []
+    policies: PolicySet | None = None
+    agents: tuple[Agent, ...] = ()
+    try:
+        policies = PolicySet(load_policies(sources.policies))
+    except DocumentError as error:
+        problems += error.problems
+    try:
+        agents = load_agents(sources.members[1], sources.members[0])
+    except DocumentError as error:
+        problems += error.problems
+    for agent in agents:
+        if agent.tls and config.identity is None:
+            problems.append(
+                Problem(sources.members[0], 1, 1, f"{agent.name} is reached over TLS, which needs spec.identity")
+            )
+    if problems or policies is None:
+        raise DocumentError(problems)
+    return Snapshot(sources.revision, policies, agents, config.trusted_hops)

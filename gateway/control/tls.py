@@ -1,0 +1,120 @@
+"""TLS contexts from the gateway's files; a set that does not load leaves the last good one in use."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from gateway.control.certs_dev import Authority
+from gateway.control.config import CertificateAuthority, ClientAuth, Identity
+from gateway.routing import Agent, Protocol
+
+MAX_TUNNEL_CONTEXTS = 256
+TUNNEL_CERTIFICATE_DAYS = 1.0
+
+
+class TlsError(Exception):
+    """Certificate files that cannot be used; the message names them."""
+
+
+class TlsContexts:
+    """Every context that the gateway uses, made from one reading of the files.
+
+    Connections keep the context that they began with; new ones get the newest.
+    """
+
+    def __init__(self, identity: Identity | None, authority: CertificateAuthority | None) -> None:
+        """Read the files.
+
+        Raises:
+            TlsError: a file is missing, or a certificate and its key do not match.
+
+        """
+        self._identity = identity
+        self._authority: Authority | None = None
+        self._tunnels: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._servers: dict[ClientAuth, ssl.SSLContext] = {}
+        self._clients: dict[Protocol, ssl.SSLContext] = {}
+        self.not_after: datetime | None = None
+        """When the gateway's own certificate ends."""
+        if authority is not None:
+            try:
+                self._authority = Authority.load(authority.certificate, authority.key)
+            except (OSError, ValueError) as error:
+                raise TlsError(f"connectAuthority: {error}") from None
+        if identity is None:
+            return
+        try:
+            certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+            self.not_after = certificate.not_valid_after_utc
+            for auth in ClientAuth:
+                self._servers[auth] = self._server(identity, auth)
+            for protocol in (Protocol.HTTP1, Protocol.H2):
+                self._clients[protocol] = self._client(identity, protocol)
+        except (OSError, ValueError) as error:
+            names = f"{identity.certificate}, {identity.key}, {identity.trust_bundle}"
+            raise TlsError(f"identity ({names}): {error}") from None
+
+    def _server(self, identity: Identity, auth: ClientAuth) -> ssl.SSLContext:
+        context = _server_context()
+        context.load_cert_chain(identity.certificate, identity.key)
+        context.load_verify_locations(identity.trust_bundle)
+        context.verify_mode = ssl.CERT_REQUIRED if auth is ClientAuth.REQUIRE else ssl.CERT_OPTIONAL
+        return context
+
+    def _client(self, identity: Identity, protocol: Protocol) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False  # an SVID names a workload, not a host; the SPIFFE id is checked instead
+        context.load_cert_chain(identity.certificate, identity.key)
+        context.load_verify_locations(identity.trust_bundle)
+        context.set_alpn_protocols(["h2"] if protocol is Protocol.H2 else ["http/1.1"])
+        return context
+
+    def server(self, auth: ClientAuth) -> ssl.SSLContext:
+        """For the next caller."""
+        return self._servers[auth]
+
+    def client(self, agent: Agent) -> ssl.SSLContext:
+        """For the next connection to `agent`."""
+        if not self._clients:
+            raise ssl.SSLError("spec.identity is not configured, so no agent can be reached over TLS")
+        return self._clients[agent.protocol]
+
+    def tunnel(self, host: str) -> ssl.SSLContext | None:
+        """For the TLS inside a CONNECT tunnel to `host`, whose certificate is made on first use."""
+        if self._authority is None:
+            return None
+        context = self._tunnels.get(host)
+        if context is None:
+            context = self._tunnel(host, self._authority)
+            self._tunnels[host] = context
+            if len(self._tunnels) > MAX_TUNNEL_CONTEXTS:
+                self._tunnels.popitem(last=False)
+        return context
+
+    def _tunnel(self, host: str, authority: Authority) -> ssl.SSLContext:
+        context = _server_context()
+        pair = authority.issue(datetime.now(UTC), dns=[host], days=TUNNEL_CERTIFICATE_DAYS)
+        with tempfile.NamedTemporaryFile() as file:  # the ssl module loads keys from files only; this one is 0600
+            file.write(b"".join(pair))
+            file.flush()
+            context.load_cert_chain(file.name)
+        if self._identity is not None:
+            context.load_verify_locations(self._identity.trust_bundle)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # No tickets: a resumed session would be vouched for by the bundle of the day it was first made.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context

@@ -1,0 +1,55 @@
+"""The record of one handoff, whatever became of it.  Pure.
+
+The data plane makes one `Handoff` per request and hands it to telemetry; field names are those of the access log.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Outcome(Enum):
+    """How a handoff ended."""
+
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    """The agent, or the way to it, broke."""
+    CANCELLED = "cancelled"
+    """The caller went away first."""
+
+
+class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
+    """What happened to one packet; empty values are left out of the log."""
+
+    time: str
+    """When the request's head was read, RFC 3339 UTC."""
+    outcome: Outcome
+    flight_id: str = ""
+    conversation: str = ""
+    task: str = ""
+    parent: str = ""
+    caller: str = ""
+    capability: str = ""
+    agent: str = ""
+    reason: str = ""
+    detail: str = ""
+    policy: str = ""
+    rule: str = ""
+    revision: str = ""
+    listener: str = ""
+    protocol: str = ""
+    method: str = ""
+    authority: str = ""
+    path: str = ""
+    status: int = 0
+    attempts: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    duration_ms: float = 0.0
+    """From the head's arrival to the exchange's end."""
+    gateway_ms: float = 0.0
+    """The gateway's own work before the request was on its way (or refused)."""
+    trace_id: str = ""

@@ -1,0 +1,46 @@
+"""HTTP messages as plain values, the same for HTTP/1.1 and HTTP/2.  Pure.
+
+Field names are lower-case bytes.  Connection-specific fields (RFC 9110 section 7.6.1) never appear here:
+codecs take them off on the way in and write their own on the way out.  An upgraded or tunnelled exchange is
+always in the form of RFC 8441: method ``CONNECT`` with `RequestHead.protocol` set, answered by a 2xx.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+Field = tuple[bytes, bytes]
+Fields = list[Field]
+
+
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
+    """A request's start: control data and header fields."""
+
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    path: bytes
+    """Path and query, in origin form (``/run?x=1``); empty for a plain CONNECT."""
+    fields: Fields
+    protocol: bytes = b""
+    """The ``:protocol`` of an extended CONNECT (RFC 8441), e.g. ``websocket``; empty otherwise."""
+
+    @property
+    def opens_tunnel(self) -> bool:
+        """Whether a 2xx answer turns the exchange into a two-way byte stream."""
+        return self.method == b"CONNECT"
+
+
+class ResponseHead(msgspec.Struct, frozen=True, gc=False):
+    """A response's start, interim (1xx) or final."""
+
+    status: int
+    fields: Fields
+
+
+def field_value(fields: Fields, name: bytes) -> bytes | None:
+    """The first value of `name`, or ``None``."""
+    for key, value in fields:
+        if key == name:
+            return value
+    return None

@@ -1,0 +1,46 @@
+"""Every header name that the gateway knows, in one place."""
+
+from __future__ import annotations
+
+# Request fields that an agent sets.
+CAPABILITY = b"flight-capability"
+ID = b"flight-id"
+CONVERSATION = b"flight-conversation"
+TASK = b"flight-task"
+PARENT = b"flight-parent"
+TIMEOUT = b"flight-timeout"
+BUDGET = b"flight-budget"
+CONTEXT = b"flight-context"
+
+# Request fields that only the gateway sets.
+FROM = b"flight-from"
+LINEAGE = b"flight-lineage"
+
+# Response fields.
+AGENT = b"flight-agent"
+DECISION = b"flight-decision"
+ATTEMPTS = b"flight-attempts"
+
+# Others' names.
+CONTENT_TYPE = b"content-type"
+MCP_SESSION = b"mcp-session-id"
+TRACEPARENT = b"traceparent"
+
+GATEWAY_ONLY = frozenset({FROM, LINEAGE})
+"""Removed from every request before anything reads it: only the gateway may set these."""
+
+GATEWAY_ONLY_RESPONSE = frozenset({AGENT, DECISION, ATTEMPTS, ID})
+"""Removed from every agent's response: the gateway answers for these itself."""
+
+FORWARDING = frozenset({b"x-forwarded-client-cert", b"forwarded", b"x-real-ip"})
+"""Identity and forwarding claims that an upstream might believe; with every ``x-forwarded-*``, removed
+unless a trusted hop sent them."""
+
+FORWARDING_PREFIX = b"x-forwarded-"
+
+
+def sf_string(text: str) -> bytes:
+    """`text` (printable ASCII) as an RFC 9651 String, section 4.1.6."""
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return b'"%s"' % text.encode("ascii")

@@ -1,0 +1,234 @@
+"""Reading a FlightPacket from a request's header fields (binary mode).
+
+Two steps: `sift` goes over the fields once, sets apart the packet's own and drops what a caller may not claim;
+`parse` gives those their types (RFC 9651 structured fields) and names the field and character of a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import http_sf
+import msgspec
+
+from gateway.messages import Fields, RequestHead
+from gateway.packet import fields as names
+
+CAPABILITY_DOMAIN = b".flight.internal"
+"""A request's host under this domain names the capability when ``flight-capability`` is absent."""
+
+
+class MalformedPacketError(ValueError):
+    """A packet field that cannot be read; the message names the field and the character."""
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What the receiving agent must be able to do, all of it."""
+
+    names: tuple[str, ...]
+    """In the caller's order, without repeats; never empty."""
+    min_trust: float = 0.0
+    """The floor that this packet asks of the agent's trust score (0 to 1)."""
+
+    @property
+    def label(self) -> str:
+        """The names as one text, for people and metrics."""
+        return ", ".join(self.names)
+
+
+class FlightPacket(msgspec.Struct, frozen=True, gc=False):
+    """One unit of work that moves between agents, as its header fields tell it."""
+
+    id: str
+    capabilities: Capabilities
+    affinity: bytes
+    """What the ring hashes: the conversation, else the MCP session, else the task, else the id."""
+    conversation: str = ""
+    task: str = ""
+    parent: str = ""
+    timeout_ms: int = 0
+    """Time left, in milliseconds; 0 when the packet sets none."""
+
+
+class Sifted(msgspec.Struct, frozen=True, gc=False):
+    """A request's fields after one pass: the packet's own, and those that go on to the agent."""
+
+    flight: dict[bytes, bytes]
+    """Packet fields (and ``mcp-session-id``, ``content-type``, ``traceparent``) by name."""
+    onward: Fields
+    """Fields for the agent: the caller's, less what only the gateway may say, less ``traceparent``."""
+
+
+# Fields of the caller that `parse` and telemetry read. Lists and dictionaries may come in several lines.
+_READ = frozenset(
+    {
+        names.CAPABILITY,
+        names.ID,
+        names.CONVERSATION,
+        names.TASK,
+        names.PARENT,
+        names.TIMEOUT,
+        names.BUDGET,
+        names.CONTEXT,
+        names.CONTENT_TYPE,
+        names.MCP_SESSION,
+        names.TRACEPARENT,
+    }
+)
+_DROPPED = names.GATEWAY_ONLY
+_FORWARDING = names.FORWARDING
+_PREFIX = names.FORWARDING_PREFIX
+
+
+def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
+    """Go over `fields` once; see `Sifted`.
+
+    Args:
+        fields: the request's header fields.
+        trusted_hop: the caller's forwarding headers are believed and go on.
+
+    """
+    flight: dict[bytes, bytes] = {}
+    onward: Fields = []
+    for item in fields:
+        name = item[0]
+        if name in _READ:
+            if name in flight:
+                flight[name] += b", " + item[1]
+            else:
+                flight[name] = item[1]
+            if name == b"traceparent":
+                continue
+        elif b"_" in name:
+            # CGI-style servers fold "_" and "-" together, so flight_from would arrive as flight-from.
+            folded = name.replace(b"_", b"-")
+            if folded in _READ or _claims(folded, trusted_hop):
+                continue
+        elif _claims(name, trusted_hop):
+            continue
+        onward.append(item)
+    return Sifted(flight, onward)
+
+
+def _claims(name: bytes, trusted_hop: bool) -> bool:
+    """Whether a caller may not send `name`."""
+    return name in _DROPPED or (not trusted_hop and (name in _FORWARDING or name.startswith(_PREFIX)))
+
+
+def parse(head: RequestHead, flight: dict[bytes, bytes], mint_id: Callable[[], str]) -> FlightPacket:
+    """Give the packet's fields their types.
+
+    Args:
+        head: the request, whose host may name the capability.
+        flight: `Sifted.flight`.
+        mint_id: makes an id for a packet that came without one.
+
+    Raises:
+        MalformedPacketError: a field is missing or not of its type.
+
+    """
+    raw = flight.get(names.CAPABILITY)
+    if raw is None:
+        raw = _capability_from_host(head.authority)
+    capabilities = parse_capabilities(raw)
+    get = flight.get
+    value = get(names.ID)
+    packet_id = mint_id() if value is None else _string(names.ID, value)
+    value = get(names.CONVERSATION)
+    conversation = "" if value is None else _string(names.CONVERSATION, value)
+    value = get(names.TASK)
+    task = "" if value is None else _string(names.TASK, value)
+    value = get(names.PARENT)
+    parent = "" if value is None else _string(names.PARENT, value)
+    value = get(names.TIMEOUT)
+    timeout_ms = 0 if value is None else _milliseconds(names.TIMEOUT, value)
+    for name in (names.BUDGET, names.CONTEXT):
+        if name in flight:
+            _structured(name, flight[name], "dictionary")
+    affinity = conversation.encode() or get(names.MCP_SESSION) or (task or packet_id).encode()
+    return FlightPacket(packet_id, capabilities, affinity, conversation, task, parent, timeout_ms)
+
+
+def _capability_from_host(authority: bytes) -> bytes:
+    host = authority.rpartition(b":")[0] or authority
+    host = host.lower()
+    if host.endswith(CAPABILITY_DOMAIN) and len(host) > len(CAPABILITY_DOMAIN):
+        return host[: -len(CAPABILITY_DOMAIN)]
+    raise MalformedPacketError(
+        "flight-capability is missing: name what the agent must be able to do, like flight-capability: code.execute"
+    )
+
+
+def parse_capabilities(raw: bytes) -> Capabilities:
+    """``flight-capability``: a List of Tokens, each with an optional ``min-trust`` (Decimal 0 to 1).
+
+    Raises:
+        MalformedPacketError: it is not; the message names the character.
+
+    """
+    # Callers repeat themselves; what is remembered is bounded in number and in size.
+    return _parse_capabilities(raw) if len(raw) > _REMEMBERED_BYTES else _remembered_capabilities(raw)
+
+
+def _parse_capabilities(raw: bytes) -> Capabilities:
+    name = names.CAPABILITY
+    found: dict[str, None] = {}
+    min_trust = 0.0
+    for item, parameters in _structured(name, raw, "list"):
+        if not isinstance(item, http_sf.Token):
+            raise MalformedPacketError(
+                f"flight-capability: {_shown(item)} is not a token; write it bare, like code.execute"
+            )
+        found[str(item)] = None
+        if "min-trust" in parameters:
+            min_trust = max(min_trust, _trust(parameters["min-trust"]))
+    if not found:
+        raise MalformedPacketError("flight-capability: the list is empty (character 0)")
+    return Capabilities(tuple(found), min_trust)
+
+
+_REMEMBERED_BYTES = 256
+_remembered_capabilities = lru_cache(maxsize=4096)(_parse_capabilities)
+
+
+def _trust(value: object) -> float:
+    if isinstance(value, Decimal | int) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise MalformedPacketError(f"flight-capability: min-trust={_shown(value)} is not a decimal from 0 to 1")
+
+
+def _string(name: bytes, raw: bytes) -> str:
+    """A String (RFC 9651 section 4.2.5); plain ones are read here, escaped ones by the library."""
+    if len(raw) > 2 and raw[:1] == b'"' == raw[-1:]:
+        inner = raw[1:-1]
+        if b'"' not in inner and b"\\" not in inner and inner.isascii():
+            text = inner.decode("ascii")
+            if text.isprintable():
+                return text
+    value, _ = _structured(name, raw, "item")
+    if type(value) is not str or not value:
+        raise MalformedPacketError(
+            f'{name.decode()}: expected a non-empty String in double quotes, like "abc" (character 0)'
+        )
+    return value
+
+
+def _milliseconds(name: bytes, raw: bytes) -> int:
+    value, _ = _structured(name, raw, "item")
+    if type(value) is not int or value <= 0:
+        raise MalformedPacketError(f"{name.decode()}: expected a whole number of milliseconds above 0 (character 0)")
+    return value
+
+
+def _structured(name: bytes, raw: bytes, kind: str) -> Any:
+    try:
+        return http_sf.parse(raw, tltype=kind)
+    except http_sf.StructuredFieldError as error:
+        raise MalformedPacketError(f"{name.decode()}: {error.args[0]} (character {error.position})") from None
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]

@@ -1,0 +1,44 @@
+"""Sans-IO HTTP codecs behind one seam: bytes in give events, commands give bytes out.
+
+`Codec` is the whole interface, for callers (server side) and agents (client side), HTTP/1.1 and HTTP/2 alike,
+so that another codec can take one's place with nothing else noticing.
+"""
+
+from gateway.proxy.codec.events import (
+    ClientCodec,
+    Codec,
+    ConnectionFailed,
+    DataReceived,
+    Ended,
+    Event,
+    GoAwayReceived,
+    RequestReceived,
+    ResponseReceived,
+    ServerCodec,
+    StreamReset,
+    TrailersReceived,
+    Writable,
+)
+from gateway.proxy.codec.http1 import Http1Client, Http1Server
+from gateway.proxy.codec.http2 import HTTP2_IMPLEMENTATION, Http2Client, Http2Server
+
+__all__ = [
+    "HTTP2_IMPLEMENTATION",
+    "ClientCodec",
+    "Codec",
+    "ConnectionFailed",
+    "DataReceived",
+    "Ended",
+    "Event",
+    "GoAwayReceived",
+    "Http1Client",
+    "Http1Server",
+    "Http2Client",
+    "Http2Server",
+    "RequestReceived",
+    "ResponseReceived",
+    "ServerCodec",
+    "StreamReset",
+    "TrailersReceived",
+    "Writable",
+]

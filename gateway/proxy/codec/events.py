@@ -1,0 +1,160 @@
+"""The codec seam: events that come out of a connection, and commands that go in.
+
+A stream is one exchange on a connection.  HTTP/1.1 numbers its messages as HTTP/2 numbers its streams, so that
+nothing above needs to know which it is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from gateway.messages import Fields, RequestHead, ResponseHead
+
+
+class RequestReceived(msgspec.Struct, frozen=True, gc=False):
+    """A request began (server side); `ended` when it has no body."""
+
+    stream: int
+    head: RequestHead
+    ended: bool
+
+
+class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
+    """A response, or an interim one (1xx), began (client side); `ended` when it has no body."""
+
+    stream: int
+    head: ResponseHead
+    ended: bool
+
+
+class DataReceived(msgspec.Struct, frozen=True, gc=False):
+    """A piece of body; `size` is what it counts for in flow control (padding included)."""
+
+    stream: int
+    data: bytes
+    size: int
+
+
+class TrailersReceived(msgspec.Struct, frozen=True, gc=False):
+    """The message ended, with trailer fields."""
+
+    stream: int
+    fields: Fields
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """The message ended."""
+
+    stream: int
+
+
+class StreamReset(msgspec.Struct, frozen=True, gc=False):
+    """The peer broke the stream off, or broke its rules; nothing more will come of it."""
+
+    stream: int
+    untouched: bool = False
+    """The peer says that it did nothing with the request, so that another may try (REFUSED_STREAM, GOAWAY)."""
+
+
+class Writable(msgspec.Struct, frozen=True, gc=False):
+    """All data queued on the stream has been let through; more is welcome."""
+
+    stream: int
+
+
+class GoAwayReceived(msgspec.Struct, frozen=True, gc=False):
+    """The peer takes no new streams on this connection."""
+
+
+class ConnectionFailed(msgspec.Struct, frozen=True, gc=False):
+    """The peer broke the protocol: write what is pending, then close."""
+
+    detail: str
+    stream: int = 0
+    """The HTTP/1.1 message at fault, when it may still be answered; 0 otherwise."""
+    too_large: bool = False
+    """The header section was over its limit."""
+
+
+Event = (
+    RequestReceived
+    | ResponseReceived
+    | DataReceived
+    | TrailersReceived
+    | Ended
+    | StreamReset
+    | Writable
+    | GoAwayReceived
+    | ConnectionFailed
+)
+
+
+class Codec(Protocol):
+    """What both sides of both protocols share."""
+
+    @property
+    def multiplexed(self) -> bool:
+        """Whether streams run side by side and flow control is per stream."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the connection is to be closed once pending bytes are written."""
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the connection must end with a TCP reset, so that a cut body never looks whole."""
+
+    @property
+    def name(self) -> str:
+        """``h2`` or ``http/1.1``."""
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the peer; never raises for what a peer can send."""
+
+    def receive_eof(self) -> list[Event]:
+        """The peer will send no more."""
+
+    def output(self) -> bytes:
+        """Bytes to write, each given out once."""
+
+    def send_data(self, stream: int, data: bytes) -> bool:
+        """Send a piece of body; ``False`` when it was queued and a `Writable` will follow."""
+
+    def end(self, stream: int, trailers: Fields | None = None) -> None:
+        """End the message on `stream`."""
+
+    def reset(self, stream: int, *, cancelled: bool = False) -> None:
+        """Break the stream off; `cancelled` when the other side went away rather than failed."""
+
+    def consumed(self, stream: int, size: int) -> None:
+        """`size` units of received data have been passed on; the peer may send as much again."""
+
+    def release(self, stream: int) -> list[Event]:
+        """The exchange on `stream` is over on our side; gives the events held back until then."""
+
+    def close(self) -> None:
+        """Take no new streams; the open ones may finish."""
+
+
+class ServerCodec(Codec, Protocol):
+    """The side that answers requests."""
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether events are held back until `release`, so that reading should pause."""
+
+    def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
+        """Send an interim or final response head."""
+
+
+class ClientCodec(Codec, Protocol):
+    """The side that sends requests."""
+
+    @property
+    def room(self) -> int:
+        """How many more streams may be opened now."""
+
+    def send_request(self, head: RequestHead, *, ended: bool) -> int:
+        """Open a stream with a request head and return its number."""

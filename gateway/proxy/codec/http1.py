@@ -1,0 +1,599 @@
+"""HTTP/1.1 (RFC 9112) on llhttp, by way of httptools.
+
+llhttp runs in its strict mode: both lengths, a bad chunk, a bare LF, obs-fold and their like are errors.  What it
+leaves to its user is done here: one Host, the forms of the request target, framing of what we send, holding back
+pipelined requests, and the two shapes of an upgrade (``Upgrade: websocket`` outside, RFC 8441 inside).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from http import HTTPStatus
+
+import httptools
+
+from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.proxy.codec.events import (
+    ConnectionFailed,
+    DataReceived,
+    Ended,
+    Event,
+    RequestReceived,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+)
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"proxy-authenticate",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_REASON = {status.value: status.phrase.encode() for status in HTTPStatus}
+_STATUS_LINE = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in _REASON.items()}
+_BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+def _accept_for(key: bytes) -> bytes:
+    """``sec-websocket-accept`` for a key, RFC 6455 section 4.2.2."""
+    return base64.b64encode(hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest())
+
+
+def _end_to_end(fields: Fields) -> Fields:
+    """`fields` without those that concern this connection alone (RFC 9110 section 7.6.1)."""
+    nominated: set[bytes] = set()
+    for name, value in fields:
+        if name == b"connection":
+            nominated.update(token.strip().lower() for token in value.split(b","))
+    return [
+        (name, value)
+        for name, value in fields
+        if name not in _HOP_BY_HOP
+        and (name not in nominated or name == b"te")
+        and (name != b"te" or b"trailers" in value.lower())
+    ]
+
+
+class _Rejected(ValueError):
+    """What the peer sent is refused; the message says why."""
+
+
+class _Http1:
+    """What both sides share: reading bodies, raw mode after an upgrade, writing bodies."""
+
+    multiplexed = False
+    name = "http/1.1"
+
+    def __init__(self, *, max_header_bytes: int) -> None:
+        self.finished = False
+        self.aborted = False
+        self._max_header_bytes = max_header_bytes
+        self._out: list[bytes] = []
+        self._events: list[Event] = []
+        self._reading = 1
+        """The message being read."""
+        self._in_head = True
+        self._head_bytes = 0
+        self._fields: Fields = []
+        self._trailers: Fields = []
+        self._raw = False
+        self._chunked = False
+        self._failed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one field, of the head or of the trailers."""
+        (self._fields if self._in_head else self._trailers).append((name.lower(), value))
+        if not self._in_head:
+            self._head_bytes += len(name) + len(value)
+            if self._head_bytes > self._max_header_bytes:
+                raise _Rejected("the trailer section is too large")
+
+    def on_body(self, body: bytes) -> None:
+        """httptools: a piece of body."""
+        self._events.append(DataReceived(self._reading, body, len(body)))
+
+    def output(self) -> bytes:
+        if not self._out:
+            return b""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def send_data(self, stream: int, data: bytes) -> bool:
+        if self._raw or not self._chunked:
+            self._out.append(data)
+        else:
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        return True
+
+    def consumed(self, stream: int, size: int) -> None:
+        """HTTP/1.1 has no windows: the connection pauses reading instead."""
+
+    def _write_trailers(self, trailers: Fields | None) -> None:
+        if not self._chunked:
+            return
+        if trailers:
+            self._out.append(b"0\r\n")
+            for name, value in _end_to_end(trailers):
+                self._out += (name, b": ", value, b"\r\n")
+            self._out.append(b"\r\n")
+        else:
+            self._out.append(_LAST_CHUNK)
+
+    def _message_ended(self) -> Event:
+        if self._trailers:
+            trailers, self._trailers = _end_to_end(self._trailers), []
+            return TrailersReceived(self._reading, trailers)
+        return Ended(self._reading)
+
+    def _begin_message(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        self._fields = []
+
+    def _reason_of(self, error: Exception) -> str:
+        if isinstance(error, httptools.HttpParserCallbackError) and isinstance(error.__context__, _Rejected):
+            error = error.__context__
+        return str(error.args[0]) if error.args else "not HTTP/1.1"
+
+
+class Http1Server(_Http1):
+    """The caller's side: reads requests, writes responses."""
+
+    def __init__(self, *, scheme: bytes, max_header_bytes: int = 65536) -> None:
+        super().__init__(max_header_bytes=max_header_bytes)
+        self._scheme = scheme
+        self._parser = httptools.HttpRequestParser(self)
+        self._serving = 1
+        """The message being answered; events of later ones are held back."""
+        self._held: list[Event] = []
+        self._url = b""
+        self._upgrade_key: dict[int, bytes] = {}
+        self._keep_alive = True
+        self._old = False
+        self._request_over = False
+        self._ended_at_head = False
+        self._head_request = False
+        self._replaying = False
+        self._framing: Fields = []
+        """Body framing of a request whose upgrade was not taken, until a fresh parser knows it."""
+
+    @property
+    def backlogged(self) -> bool:
+        return bool(self._held)
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        if self._failed or self.finished:
+            return []
+        if self._raw:
+            return [DataReceived(self._reading, data, len(data))]
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+            if self._raw:
+                if rest:
+                    self._events.append(DataReceived(self._reading, rest, len(rest)))
+            else:
+                events = self._take()
+                return events + self._without_upgrade(rest)
+        except httptools.HttpParserError as error:
+            return self._fail(self._reason_of(error))
+        if self._in_head and self._head_bytes > self._max_header_bytes:
+            return self._fail("the header section is too large", too_large=True)
+        return self._take()
+
+    def receive_eof(self) -> list[Event]:
+        if self._raw:
+            return [Ended(self._reading)]
+        self.finished = True
+        return []
+
+    def release(self, stream: int) -> list[Event]:
+        if self._raw or self.finished:
+            self.finished = True
+            return []
+        if not self._keep_alive or not self._request_over:
+            self.finished = True
+            return []
+        self._serving += 1
+        self._request_over = False
+        held, self._held = self._held, []
+        self._events = held
+        return self._take()
+
+    def _take(self) -> list[Event]:
+        events, self._events = self._events, []
+        if not events or events[-1].stream == self._serving:  # type: ignore[union-attr]
+            ready = events
+        else:
+            ready = [event for event in events if event.stream == self._serving]  # type: ignore[union-attr]
+            self._held = [event for event in events if event.stream != self._serving]  # type: ignore[union-attr]
+        for event in ready:
+            if isinstance(event, Ended | TrailersReceived) or (isinstance(event, RequestReceived) and event.ended):
+                self._request_over = True
+            if isinstance(event, RequestReceived):
+                self._head_request = event.head.method == b"HEAD"
+        return ready
+
+    def _fail(self, detail: str, *, too_large: bool = False) -> list[Event]:
+        self._failed = True
+        self._keep_alive = False
+        self._events.append(ConnectionFailed(detail, self._reading, too_large))
+        return self._take()
+
+    def _without_upgrade(self, rest: bytes) -> list[Event]:
+        """Go on after an upgrade that we do not take (h2c, say): RFC 9110 section 7.8 lets a server ignore it.
+
+        llhttp stops at such a head, so a fresh parser is led past one with the same framing.
+        """
+        self._parser = httptools.HttpRequestParser(self)
+        if self._framing:
+            framing = b"".join(b"%s: %s\r\n" % item for item in self._framing)
+            self._framing = []
+            self._replaying = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n")
+            self._replaying = False
+        return self.receive(rest) if rest else []
+
+    def on_message_begin(self) -> None:
+        """httptools: a request begins."""
+        if not self._replaying:
+            self._begin_message()
+
+    def on_url(self, url: bytes) -> None:
+        """httptools: the request target, perhaps in pieces."""
+        if not self._replaying:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one field."""
+        if not self._replaying:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is whole."""
+        if self._replaying:
+            return
+        parser = self._parser
+        fields = self._fields
+        method: bytes = parser.get_method()
+        url, self._url = self._url, b""
+        self._old = parser.get_http_version() == "1.0"
+        host: bytes | None = None
+        has_body = False
+        upgrade = b""
+        connection_fields = False
+        kept: Fields = []
+        for item in fields:
+            name, value = item
+            if name == b"host":
+                if host is not None:
+                    raise _Rejected("two Host fields")
+                host = value
+                continue
+            if name == b"content-length":
+                has_body = value != b"0"
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked" or self._old:
+                    raise _Rejected(f"transfer-encoding {value[:40].decode('latin-1')!r} is not supported")
+                has_body = True
+            elif name == b"upgrade":
+                upgrade = value.lower()
+            if name in _HOP_BY_HOP or name == b"te":
+                connection_fields = True
+            kept.append(item)
+        if host is None and not self._old:
+            raise _Rejected("no Host field")
+        upgrading = parser.should_upgrade()
+        self._keep_alive = parser.should_keep_alive()
+        if connection_fields:
+            kept = _end_to_end(kept)
+        if has_body and upgrading:
+            self._framing = [
+                (name, value) for name, value in fields if name in (b"content-length", b"transfer-encoding")
+            ]
+        scheme, authority, path = self._target(method, url, host or b"")
+        protocol = b""
+        if method == b"CONNECT":
+            self._raw = True
+        elif upgrading and upgrade == b"websocket" and method == b"GET":
+            key = field_value(kept, b"sec-websocket-key")
+            if key is None:
+                raise _Rejected("a websocket upgrade without sec-websocket-key")
+            self._upgrade_key = {self._reading: key}
+            kept = [item for item in kept if item[0] != b"sec-websocket-key"]
+            method, protocol = b"CONNECT", b"websocket"
+            self._raw = True
+        head = RequestHead(method, scheme, authority, path, kept, protocol)
+        self._in_head = False
+        ended = not has_body and not self._raw
+        self._ended_at_head = ended
+        self._events.append(RequestReceived(self._reading, head, ended))
+
+    def _target(self, method: bytes, url: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
+        """Scheme, authority and path of a request target (RFC 9112 section 3.2)."""
+        if method == b"CONNECT":
+            return self._scheme, url, b""
+        if url[:1] == b"/" or url == b"*":
+            return self._scheme, host, url
+        scheme, separator, rest = url.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https"):
+            raise _Rejected("the request target is neither a path nor an http URL")
+        cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        authority, path = rest[:cut], rest[cut:]
+        if not authority or b"@" in authority:
+            raise _Rejected("the request target has no plain host")
+        return scheme.lower(), authority, path if path[:1] == b"/" else b"/" + path
+
+    def on_message_complete(self) -> None:
+        """httptools: the request is whole."""
+        if self._framing or self._raw:
+            return  # an upgrade: what follows is a tunnel, or a body that a fresh parser will read
+        if not self._ended_at_head:
+            self._events.append(self._message_ended())
+        self._reading += 1
+        self._in_head = True
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
+        status = head.status
+        out = self._out
+        if status < 200:
+            if self._old:
+                return  # RFC 9110 section 15.2: never to an HTTP/1.0 client
+            self._write_head(status, head.fields)
+            out.append(b"\r\n")
+            return
+        key = self._upgrade_key.pop(stream, None)
+        if key is not None and 200 <= status < 300:
+            self._write_head(101, head.fields)
+            out += (b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ", _accept_for(key))
+            out.append(b"\r\n\r\n")
+            return
+        if self._raw:
+            if 200 <= status < 300:  # RFC 9110 section 9.3.6: no framing fields in a 2xx to CONNECT
+                self._write_head(status, head.fields)
+                out.append(b"\r\n")
+                return
+            self._raw = False
+            self._keep_alive = False  # what follows the refused head was meant for the tunnel
+        self._write_head(status, head.fields)
+        self._chunked = False
+        bodiless = self._head_request or status in (204, 304)
+        if not bodiless and field_value(head.fields, b"content-length") is None:
+            if ended:
+                out.append(b"content-length: 0\r\n")
+            elif self._old:
+                self._keep_alive = False
+            else:
+                self._chunked = True
+                out.append(b"transfer-encoding: chunked\r\n")
+        if not self._keep_alive or not self._request_over:
+            self._keep_alive = False
+            out.append(b"connection: close\r\n\r\n")
+        elif self._old:
+            out.append(b"connection: keep-alive\r\n\r\n")
+        else:
+            out.append(b"\r\n")
+
+    def _write_head(self, status: int, fields: Fields) -> None:
+        out = self._out
+        out.append(_STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status)
+        for name, value in fields:
+            out += (name, b": ", value, b"\r\n")
+
+    def end(self, stream: int, trailers: Fields | None = None) -> None:
+        if self._raw:
+            self.finished = True
+            return
+        self._write_trailers(trailers)
+        self._chunked = False
+
+    def reset(self, stream: int, *, cancelled: bool = False) -> None:
+        self.finished = True
+        self.aborted = True
+
+    def close(self) -> None:
+        self._keep_alive = False
+        if self._in_head and self._head_bytes == 0 and self._reading == self._serving:
+            self.finished = True
+
+
+class Http1Client(_Http1):
+    """The agent's side: writes requests, reads responses, one at a time."""
+
+    def __init__(self, *, entropy: Callable[[int], bytes], max_header_bytes: int = 65536) -> None:
+        super().__init__(max_header_bytes=max_header_bytes)
+        self._entropy = entropy
+        self._parser = httptools.HttpResponseParser(self)
+        self._busy = False
+        self._reading = 0
+        self._method = b""
+        self._key = b""
+        self._until_eof = False
+        self._response_over = True
+        self._request_over = True
+        self._keep_alive = True
+        self._interim = False
+
+    @property
+    def room(self) -> int:
+        return 0 if self._busy or self.finished else 1
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def send_request(self, head: RequestHead, *, ended: bool) -> int:
+        self._busy = True
+        self._reading += 1
+        self._method = head.method
+        self._response_over = False
+        self._request_over = ended
+        self._until_eof = False
+        self._chunked = False
+        self._begin_message()
+        out = self._out
+        if head.protocol:
+            self._key = base64.b64encode(self._entropy(16))
+            out += (b"GET ", head.path, b" HTTP/1.1\r\nhost: ", head.authority)
+            out += (b"\r\nconnection: upgrade\r\nupgrade: ", head.protocol)
+            out += (b"\r\nsec-websocket-key: ", self._key, b"\r\n")
+        else:
+            out += (head.method, b" ", head.path, b" HTTP/1.1\r\nhost: ", head.authority, b"\r\n")
+        length = False
+        for name, value in head.fields:
+            if name == b"content-length":
+                length = True
+            elif name == b"host":
+                continue
+            out += (name, b": ", value, b"\r\n")
+        if not length and not head.protocol:
+            if not ended:
+                self._chunked = True
+                out.append(b"transfer-encoding: chunked\r\n")
+            elif head.method not in _BODILESS_METHODS:
+                out.append(b"content-length: 0\r\n")
+        out.append(b"\r\n")
+        return self._reading
+
+    def end(self, stream: int, trailers: Fields | None = None) -> None:
+        if self._raw:
+            self.finished = True
+            return
+        self._write_trailers(trailers)
+        self._request_over = True
+
+    def reset(self, stream: int, *, cancelled: bool = False) -> None:
+        self.finished = True
+
+    def release(self, stream: int) -> list[Event]:
+        self._busy = False
+        if not (self._response_over and self._request_over and self._keep_alive) or self._raw:
+            self.finished = True
+        return []
+
+    def close(self) -> None:
+        self._keep_alive = False
+        if not self._busy:
+            self.finished = True
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        if self._failed or self.finished:
+            return []
+        if self._raw:
+            return [DataReceived(self._reading, data, len(data))]
+        if self._response_over:
+            return self._fail("bytes that answer no request")
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._max_header_bytes * 2:
+                return self._fail("the header section is too large")
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+            if not self._raw:
+                return self._fail("an upgrade that was not asked for")
+            if rest:
+                self._events.append(DataReceived(self._reading, rest, len(rest)))
+        except httptools.HttpParserError as error:
+            return self._fail(self._reason_of(error))
+        events, self._events = self._events, []
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        self._keep_alive = False
+        if self._raw:
+            return [Ended(self._reading)]
+        self.finished = True
+        if self._response_over:
+            return []
+        self._response_over = True
+        if self._until_eof:
+            return [Ended(self._reading)]
+        return [StreamReset(self._reading)]
+
+    def _fail(self, detail: str) -> list[Event]:
+        self._failed = True
+        self.finished = True
+        events, self._events = self._events, []
+        return [*events, ConnectionFailed(detail)]
+
+    def on_body(self, body: bytes) -> None:
+        """httptools: a piece of body."""
+        if self._response_over:
+            raise _Rejected("a body where there can be none")
+        super().on_body(body)
+
+    def on_message_begin(self) -> None:
+        """httptools: a response begins, interim or final."""
+        if self._response_over:
+            raise _Rejected("bytes that answer no request")
+        self._begin_message()
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is whole."""
+        status = self._parser.get_status_code()
+        fields = self._fields
+        self._in_head = False
+        self._interim = status < 200
+        if status == 101:
+            expected = _accept_for(self._key) if self._key else b""
+            if not expected or field_value(fields, b"sec-websocket-accept") != expected:
+                raise _Rejected("a 101 that does not answer our upgrade")
+            self._raw = True
+            self._interim = False
+            kept = [item for item in _end_to_end(fields) if item[0] != b"sec-websocket-accept"]
+            self._events.append(ResponseReceived(self._reading, ResponseHead(200, kept), ended=False))
+            return
+        if self._interim:
+            self._events.append(ResponseReceived(self._reading, ResponseHead(status, _end_to_end(fields)), False))
+            return
+        if not self._parser.should_keep_alive():
+            self._keep_alive = False
+        length: bytes | None = None
+        chunked = False
+        plain = True
+        for name, value in fields:
+            if name == b"content-length":
+                length = value
+            elif name in _HOP_BY_HOP:
+                plain = False
+                chunked = chunked or name == b"transfer-encoding"
+        bodiless = self._method == b"HEAD" or status in (204, 304)
+        self._until_eof = not (bodiless or chunked or length is not None)
+        ended = bodiless or length == b"0"
+        head = ResponseHead(status, fields if plain else _end_to_end(fields))
+        self._events.append(ResponseReceived(self._reading, head, ended))
+        if ended:
+            self._response_over = True
+            if self._method == b"HEAD":
+                # llhttp cannot know that no body follows; a fresh parser reads the next response.
+                self._parser = httptools.HttpResponseParser(self)
+
+    def on_message_complete(self) -> None:
+        """httptools: the response is whole."""
+        if self._interim:
+            self._begin_message()
+            return
+        if self._raw or self._response_over:
+            return
+        self._response_over = True
+        self._events.append(self._message_ended())

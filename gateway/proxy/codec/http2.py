@@ -1,0 +1,531 @@
+"""HTTP/2 (RFC 9113) on h2, or on jh2, its drop-in fork with a native HPACK, where that is installed.
+
+Field checks are ours, so that a bad field costs its stream and not the connection (RFC 9113 section 8.1.1), and
+GOAWAY is ours, because the library ends a connection with it while open streams may still finish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.proxy.codec.events import (
+    ConnectionFailed,
+    DataReceived,
+    Ended,
+    Event,
+    GoAwayReceived,
+    RequestReceived,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+    Writable,
+)
+
+if TYPE_CHECKING:
+    import h2 as _h2
+    import h2.config
+    import h2.connection
+    import h2.errors
+    import h2.events
+    import h2.exceptions
+    import h2.settings
+else:
+    try:
+        import jh2 as _h2
+        import jh2.config
+        import jh2.connection
+        import jh2.errors
+        import jh2.events
+        import jh2.exceptions
+        import jh2.settings  # noqa: F401 - bound as an attribute of the package
+    except ImportError:
+        import h2 as _h2
+        import h2.config
+        import h2.connection
+        import h2.errors
+        import h2.events
+        import h2.exceptions
+        import h2.settings
+
+HTTP2_IMPLEMENTATION: str = _h2.__name__
+"""``jh2`` or ``h2``."""
+
+_ev = _h2.events
+_Codes = _h2.errors.ErrorCodes
+_Setting = _h2.settings.SettingCodes
+
+STREAM_WINDOW_BYTES = 256 * 1024
+"""What a peer may send on a stream before we have passed it on; the bound on what we hold for it."""
+CONNECTION_WINDOW_BYTES = 1024 * 1024
+"""Credit for the connection is given back on receipt, so that one slow stream never stops the others."""
+_DEFAULT_WINDOW = 65535
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_BAD_PATH = re.compile(rb"[\x00-\x20\x7f]")
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~:\[\]%!$&'()*+,;=]*")
+_CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+_GOOD_NAMES: set[bytes] = set()
+_MAX_GOOD_NAMES = 1024
+_GOAWAY_NO_ERROR = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00"
+
+
+class _Malformed(ValueError):
+    """A header section that RFC 9113 section 8 calls malformed."""
+
+
+def _check_fields(fields: Fields) -> None:
+    """RFC 9113 section 8.2: names and values that may not pass."""
+    for name, value in fields:
+        if name not in _GOOD_NAMES:
+            if _NAME.fullmatch(name) is None or name in _CONNECTION_SPECIFIC:
+                raise _Malformed
+            if len(_GOOD_NAMES) < _MAX_GOOD_NAMES and len(name) < 64:
+                _GOOD_NAMES.add(name)
+        if name == b"te" and value.lower() != b"trailers":
+            raise _Malformed
+        if value and (value[0] in b" \t" or value[-1] in b" \t"):
+            raise _Malformed
+    if _BAD_VALUE.search(b"\x01".join([value for _, value in fields])):
+        raise _Malformed
+
+
+def _split(headers: Fields) -> tuple[dict[bytes, bytes], Fields]:
+    """Pseudo-header fields and the rest; the pseudo ones come first and once (RFC 9113 section 8.3)."""
+    pseudo: dict[bytes, bytes] = {}
+    at = 0
+    for name, value in headers:
+        if name[:1] != b":":
+            break
+        if name in pseudo:
+            raise _Malformed
+        pseudo[name] = value
+        at += 1
+    fields = headers[at:]
+    _check_fields(fields)
+    return pseudo, fields
+
+
+_REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+
+
+def _request_head(headers: Fields) -> RequestHead:
+    pseudo, fields = _split(headers)
+    if not pseudo.keys() <= _REQUEST_PSEUDO:
+        raise _Malformed
+    method = pseudo.get(b":method", b"")
+    if _METHOD.fullmatch(method) is None:
+        raise _Malformed
+    scheme = pseudo.get(b":scheme", b"")
+    path = pseudo.get(b":path", b"")
+    authority = pseudo.get(b":authority")
+    protocol = pseudo.get(b":protocol", b"")
+    if method == b"CONNECT" and not protocol:
+        if scheme or path or not authority:
+            raise _Malformed
+    elif (
+        scheme not in (b"http", b"https")
+        or not (path[:1] == b"/" or path == b"*")
+        or _BAD_PATH.search(path)
+        or (protocol and method != b"CONNECT")
+    ):
+        raise _Malformed
+    cookies = 0
+    hosts = 0
+    for name, _ in fields:
+        if name == b"cookie":
+            cookies += 1
+        elif name == b"host":
+            hosts += 1
+    if hosts:
+        host = next(value for name, value in fields if name == b"host")
+        if hosts > 1 or (authority is not None and authority.lower() != host.lower()):
+            raise _Malformed  # RFC 9113 section 8.3.1: they may not disagree
+        authority = host
+        fields = [item for item in fields if item[0] != b"host"]
+    if not authority or _AUTHORITY.fullmatch(authority) is None:
+        raise _Malformed
+    if cookies > 1:  # RFC 9113 section 8.2.3
+        joined = b"; ".join(value for name, value in fields if name == b"cookie")
+        fields = [item for item in fields if item[0] != b"cookie"]
+        fields.append((b"cookie", joined))
+    return RequestHead(method, scheme, authority, path, fields, protocol)
+
+
+def _response_head(headers: Fields) -> ResponseHead:
+    pseudo, fields = _split(headers)
+    status = pseudo.get(b":status", b"")
+    if len(pseudo) != 1 or len(status) != 3 or not status.isdigit() or status < b"100" or status == b"101":
+        raise _Malformed
+    return ResponseHead(int(status), fields)
+
+
+class _Http2:
+    """What both sides share; `_handlers` maps the library's events to ours."""
+
+    multiplexed = True
+    name = "h2"
+    aborted = False
+    _unwanted: int
+    """The code that tells the peer that the rest of its message is not wanted."""
+
+    def __init__(self, *, client: bool, max_streams: int) -> None:
+        self.finished = False
+        self._connection = _h2.connection.H2Connection(
+            _h2.config.H2Configuration(
+                client_side=client,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        connection = self._connection
+        settings = {_Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES, _Setting.MAX_HEADER_LIST_SIZE: 65536}
+        if client:
+            settings[_Setting.ENABLE_PUSH] = 0
+        else:
+            settings[_Setting.MAX_CONCURRENT_STREAMS] = max_streams
+            settings[_Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        connection.local_settings = _h2.settings.Settings(client=client, initial_values=settings)
+        connection.initiate_connection()
+        connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW)
+        self._take_goaway()
+        self._extra: list[bytes] = []
+        self._open: set[int] = set()
+        self._debts: dict[int, int] = {}
+        """Received and passed on, but not yet given back as window, by stream."""
+        self._connection_debt = 0
+        self._queued: dict[int, deque[memoryview]] = {}
+        self._ending: dict[int, Fields | None] = {}
+        self._receiving: set[int] = set()
+        """Streams on which the peer has not ended its message."""
+        self._released: set[int] = set()
+        """Streams whose exchange is over, with data of ours still queued."""
+        self._closing = False
+        self._events: list[Event] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            _ev.DataReceived: self._on_data,
+            _ev.StreamEnded: self._on_ended,
+            _ev.TrailersReceived: self._on_trailers,
+            _ev.StreamReset: self._on_reset,
+            _ev.WindowUpdated: self._on_window,
+            _ev.RemoteSettingsChanged: self._on_settings,
+        }
+        self._headed: set[int] = set()
+        """Streams whose head, in the batch being read, already said that they ended."""
+
+    def _take_goaway(self) -> None:
+        """Let open streams finish after a GOAWAY (RFC 9113 section 6.8), where the library would close."""
+        table = self._connection._frame_dispatch_table
+        frame_type = next(frame for frame in table if frame.__name__ == "GoAwayFrame")
+        table[frame_type] = self._on_goaway_frame
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        if self.finished:
+            return []
+        try:
+            happened = self._connection.receive_data(data)
+        except _h2.exceptions.ProtocolError as error:
+            self.finished = True
+            events, self._events = self._events, []
+            return [*events, ConnectionFailed(str(error) or type(error).__name__)]
+        handlers = self._handlers
+        for event in happened:
+            handler = handlers.get(type(event))
+            if handler is not None:
+                handler(event)
+        self._headed.clear()
+        events, self._events = self._events, []
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        self.finished = True
+        events: list[Event] = [StreamReset(stream) for stream in sorted(self._open)]
+        self._open.clear()
+        return events
+
+    def _on_data(self, event: Any) -> None:
+        stream, size = event.stream_id, event.flow_controlled_length
+        self._connection_debt += size
+        if self._connection_debt >= CONNECTION_WINDOW_BYTES // 2:
+            self._connection.increment_flow_control_window(self._connection_debt)
+            self._connection_debt = 0
+        if stream in self._open:
+            self._events.append(DataReceived(stream, event.data, size))
+
+    def _on_ended(self, event: Any) -> None:
+        stream = event.stream_id
+        self._receiving.discard(stream)
+        if stream in self._open and stream not in self._headed:
+            self._events.append(Ended(stream))
+
+    def _on_trailers(self, event: Any) -> None:
+        stream = event.stream_id
+        if stream not in self._open:
+            return
+        fields: Fields = list(event.headers)
+        try:
+            _check_fields(fields)
+        except _Malformed:
+            self._refuse_stream(stream)
+            return
+        self._headed.add(stream)
+        self._events.append(TrailersReceived(stream, fields))
+
+    def _on_reset(self, event: Any) -> None:
+        stream = event.stream_id
+        if stream in self._open:
+            self._forget(stream)
+            self._events.append(StreamReset(stream, untouched=event.error_code == _Codes.REFUSED_STREAM))
+
+    def _on_window(self, event: Any) -> None:
+        stream = event.stream_id
+        for each in [stream] if stream else list(self._queued):
+            self._drain(each)
+
+    def _on_settings(self, event: Any) -> None:
+        for each in list(self._queued):
+            self._drain(each)
+
+    def _on_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        self._closing = True
+        last = frame.last_stream_id
+        for stream in sorted(self._open):
+            if self._ours(stream) and stream > last:
+                self._forget(stream)
+                self._events.append(StreamReset(stream, untouched=True))
+        self._events.append(GoAwayReceived())
+        return [], []
+
+    def _ours(self, stream: int) -> bool:
+        """Whether this side opened `stream`."""
+        raise NotImplementedError
+
+    def _refuse_stream(self, stream: int) -> None:
+        """Answer a stream that broke the rules with a stream error."""
+        known = stream in self._open
+        self._forget(stream)
+        self._reset(stream, _Codes.PROTOCOL_ERROR)
+        if known:
+            self._events.append(StreamReset(stream))
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def output(self) -> bytes:
+        data: bytes = self._connection.data_to_send()
+        if self._extra:
+            data += b"".join(self._extra)
+            self._extra.clear()
+        return data
+
+    def send_data(self, stream: int, data: bytes) -> bool:
+        if stream not in self._open or not data:
+            return True
+        queue = self._queued.get(stream)
+        if queue is None:
+            rest = self._push(stream, memoryview(data))
+            if not rest:
+                return True
+            queue = self._queued[stream] = deque()
+            queue.append(rest)
+        else:
+            queue.append(memoryview(data))
+        return False
+
+    def _push(self, stream: int, data: memoryview) -> memoryview:
+        """Send what the window lets through; gives the rest."""
+        connection = self._connection
+        room = min(len(data), connection.local_flow_control_window(stream))
+        frame = connection.max_outbound_frame_size
+        sent = 0
+        while sent < room:
+            piece = data[sent : min(sent + frame, room)]
+            connection.send_data(stream, piece.tobytes())
+            sent += len(piece)
+        return data[sent:]
+
+    def _drain(self, stream: int) -> None:
+        queue = self._queued.get(stream)
+        if queue is None:
+            return
+        while queue:
+            rest = self._push(stream, queue[0])
+            if rest:
+                queue[0] = rest
+                return
+            queue.popleft()
+        del self._queued[stream]
+        if stream in self._ending:
+            self._finish(stream, self._ending.pop(stream))
+        else:
+            self._events.append(Writable(stream))
+
+    def end(self, stream: int, trailers: Fields | None = None) -> None:
+        if stream not in self._open:
+            return
+        if stream in self._queued:
+            self._ending[stream] = trailers
+        else:
+            self._finish(stream, trailers)
+
+    def _finish(self, stream: int, trailers: Fields | None) -> None:
+        if trailers:
+            self._connection.send_headers(stream, trailers, end_stream=True)
+        else:
+            self._connection.end_stream(stream)
+        if stream in self._released:
+            self.release(stream)
+
+    def release(self, stream: int) -> list[Event]:
+        if stream in self._queued:
+            self._released.add(stream)
+            return []
+        if stream in self._open:
+            unwanted = stream in self._receiving
+            self._forget(stream)
+            if unwanted:
+                self._reset(stream, self._unwanted)
+        if self._closing and not self._open:
+            self.finished = True
+        return []
+
+    def reset(self, stream: int, *, cancelled: bool = False) -> None:
+        if stream in self._open:
+            self._forget(stream)
+            self._reset(stream, _Codes.CANCEL if cancelled else _Codes.INTERNAL_ERROR)
+
+    def _reset(self, stream: int, code: int) -> None:
+        try:
+            self._connection.reset_stream(stream, code)
+        except _h2.exceptions.ProtocolError:
+            return  # the peer closed it first: nothing is left to reset
+
+    def consumed(self, stream: int, size: int) -> None:
+        if stream not in self._open:
+            return
+        debt = self._debts.get(stream, 0) + size
+        if debt >= STREAM_WINDOW_BYTES // 4:
+            # A peer that has ended its side needs no window, and the library says so.
+            with contextlib.suppress(_h2.exceptions.ProtocolError):
+                self._connection.increment_flow_control_window(debt, stream)
+            debt = 0
+        self._debts[stream] = debt
+
+    def _forget(self, stream: int) -> None:
+        self._open.discard(stream)
+        self._debts.pop(stream, None)
+        self._queued.pop(stream, None)
+        self._ending.pop(stream, None)
+        self._receiving.discard(stream)
+        self._released.discard(stream)
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._extra.append(_GOAWAY_NO_ERROR)
+        if not self._open:
+            self.finished = True
+
+
+class Http2Server(_Http2):
+    """The caller's side: reads requests, writes responses."""
+
+    def __init__(self, *, max_streams: int = 256) -> None:
+        super().__init__(client=False, max_streams=max_streams)
+        self._handlers[_ev.RequestReceived] = self._on_request
+
+    backlogged = False
+    _unwanted = _Codes.NO_ERROR  # RFC 9113 section 8.1: the answer is whole
+
+    def _ours(self, stream: int) -> bool:
+        return False
+
+    def _on_request(self, event: Any) -> None:
+        stream = event.stream_id
+        if self._closing:
+            self._reset(stream, _Codes.REFUSED_STREAM)
+            return
+        try:
+            head = _request_head(event.headers)
+        except _Malformed:
+            self._refuse_stream(stream)
+            return
+        self._open.add(stream)
+        ended = event.stream_ended is not None
+        if ended:
+            self._headed.add(stream)
+        else:
+            self._receiving.add(stream)
+        self._events.append(RequestReceived(stream, head, ended))
+
+    def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
+        if stream in self._open:
+            headers = [(b":status", b"%d" % head.status), *head.fields]
+            self._connection.send_headers(stream, headers, end_stream=ended)
+
+
+class Http2Client(_Http2):
+    """The agent's side: writes requests, reads responses."""
+
+    _unwanted = _Codes.CANCEL
+
+    def __init__(self, *, max_streams: int = 100) -> None:
+        super().__init__(client=True, max_streams=max_streams)
+        self._max_streams = max_streams
+        self._handlers[_ev.ResponseReceived] = self._on_response
+        self._handlers[_ev.InformationalResponseReceived] = self._on_interim
+
+    @property
+    def room(self) -> int:
+        if self.finished or self._closing:
+            return 0
+        allowed: int = self._connection.remote_settings.max_concurrent_streams
+        return min(allowed, self._max_streams) - len(self._open)
+
+    def _ours(self, stream: int) -> bool:
+        return True
+
+    def send_request(self, head: RequestHead, *, ended: bool) -> int:
+        connection = self._connection
+        stream: int = connection.get_next_available_stream_id()
+        headers = [
+            (b":method", head.method),
+            (b":scheme", head.scheme),
+            (b":authority", head.authority),
+            (b":path", head.path),
+        ]
+        if head.protocol:
+            headers.append((b":protocol", head.protocol))
+        connection.send_headers(stream, headers + head.fields, end_stream=ended)
+        self._open.add(stream)
+        self._receiving.add(stream)
+        return stream
+
+    def _on_response(self, event: Any) -> None:
+        self._respond(event, ended=event.stream_ended is not None)
+
+    def _on_interim(self, event: Any) -> None:
+        self._respond(event, ended=False)
+
+    def _respond(self, event: Any, *, ended: bool) -> None:
+        stream = event.stream_id
+        if stream not in self._open:
+            return
+        try:
+            head = _response_head(event.headers)
+        except _Malformed:
+            self._refuse_stream(stream)
+            return
+        if ended:
+            self._headed.add(stream)
+        self._events.append(ResponseReceived(stream, head, ended))

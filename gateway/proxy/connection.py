@@ -1,0 +1,188 @@
+"""One socket: TCP, the TLS layers on it, and the codec on top.
+
+What callers' and agents' connections share: bytes travel up through the layers to the codec's events, and the
+codec's output travels down again, gathered into one write per turn of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from gateway.proxy.codec import Codec, Event
+from gateway.proxy.tls import TlsFailure, TlsLayer
+
+log = logging.getLogger(__name__)
+
+WRITE_HIGH_WATER_BYTES = 256 * 1024
+"""Unsent bytes on a socket at which its sources are told to wait."""
+
+
+class Connection(asyncio.Protocol):
+    """A transport, its TLS layers (outermost first) and its codec."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_defect: Callable[[], None]) -> None:
+        self.loop = loop
+        self.layers: list[TlsLayer] = []
+        self.codec: Codec | None = None
+        self.congested = False
+        """The socket takes no more for now."""
+        self.closed = False
+        self._transport: asyncio.Transport | None = None
+        self._in_turn = False
+        self._flush_due = False
+        self._on_defect = on_defect
+
+    # -- asyncio ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        self._in_turn = True
+        try:
+            self.feed(data, 0)
+            self.flush()
+        except TlsFailure as failure:
+            self.on_tls_failure(failure)
+        except Exception:
+            # A defect of ours must cost this connection only, and never pass for a whole message.
+            self._on_defect()
+            log.exception("a connection was closed by a defect")
+            self.abort()
+        finally:
+            self._in_turn = False
+
+    def eof_received(self) -> bool:
+        if self.codec is not None and not self.closed:
+            self._in_turn = True
+            self.dispatch(self.codec.receive_eof())
+            self._in_turn = False
+            self.flush()
+        self.close_transport()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self.closed = True
+            self.on_closed()
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self.on_uncongested()
+
+    # -- up ---------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes, level: int) -> None:
+        """Take bytes that arrived under layer `level`."""
+        layers = self.layers
+        while level < len(layers):
+            layer = layers[level]
+            before = layer.handshaken
+            data = layer.receive(data)
+            level += 1
+            if layer.handshaken and not before:
+                self.on_handshake(layer)
+            if layer.peer_closed and level == len(layers) and not data:
+                if self.codec is not None:
+                    self.dispatch(self.codec.receive_eof())
+                return
+        if data:
+            codec = self.codec or self.choose_codec(data)
+            if codec is not None:
+                self.dispatch(codec.receive(data))
+
+    def dispatch(self, events: list[Event]) -> None:
+        """Act on the codec's events."""
+        raise NotImplementedError
+
+    def choose_codec(self, data: bytes) -> Codec | None:
+        """The codec for a connection whose first bytes are `data`; ``None`` drops them."""
+        return None
+
+    def on_handshake(self, layer: TlsLayer) -> None:
+        """A TLS layer finished its handshake."""
+
+    def on_tls_failure(self, failure: TlsFailure) -> None:
+        """A TLS layer failed; an alert may be pending."""
+        self.flush()
+        self.close_transport()
+
+    def on_closed(self) -> None:
+        """The socket is gone."""
+
+    def on_uncongested(self) -> None:
+        """The socket takes bytes again."""
+
+    # -- down -------------------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """The codec has output: write it at the end of this turn."""
+        if not self._in_turn and not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what the codec and the layers have, and close if the codec is finished."""
+        self._flush_due = False
+        transport = self._transport
+        if transport is None or self.closed:
+            return
+        codec = self.codec
+        data = codec.output() if codec is not None else b""
+        for layer in reversed(self.layers):
+            data = layer.wrap(data)
+        if data and not transport.is_closing():
+            transport.write(data)
+        if codec is not None and codec.finished:
+            if codec.aborted:
+                self.abort()
+            else:
+                self.finish()
+
+    def finish(self) -> None:
+        """Close after the codec's last bytes."""
+        for layer in reversed(self.layers):
+            if layer.handshaken:
+                layer.close()
+        data = b""
+        for layer in reversed(self.layers):
+            data = layer.wrap(data)
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+        self.close_transport()
+
+    def pause(self) -> None:
+        """Read no more from the socket, where that holds back one stream only (HTTP/1.1)."""
+        if self.codec is not None and not self.codec.multiplexed:
+            self._reading(pause=True)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        if self.codec is not None and not self.codec.multiplexed:
+            self._reading(pause=False)
+
+    def _reading(self, *, pause: bool) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if pause and transport.is_reading():
+            transport.pause_reading()
+        elif not pause and not transport.is_reading():
+            transport.resume_reading()
+
+    def close_transport(self) -> None:
+        """Close the socket once what is written has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the socket now, with a reset where the system allows it."""
+        if self._transport is not None:
+            self._transport.abort()

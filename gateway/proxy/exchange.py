@@ -1,0 +1,365 @@
+"""One request's way through the gateway: decide, send on, relay both ways, record.
+
+A state machine driven by the events of its two connections; no task and no timer of its own unless the packet
+carries a deadline.  Whatever happens, it ends once, with one `Handoff`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from gateway.decision import Forward, Refuse, Snapshot, decide
+from gateway.handoff import Outcome
+from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.packet import fields as names
+from gateway.refusal import Reason, Refusal, answer
+from gateway.routing import Agent
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.proxy.downstream import DownstreamConnection
+    from gateway.proxy.plane import DataPlane
+    from gateway.proxy.upstream import Pool, UpstreamConnection
+    from gateway.telemetry.tracing import Trace
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+"""Connections tried for one packet, each only while nothing of it has reached an agent."""
+_STAMPED = names.GATEWAY_ONLY_RESPONSE
+
+
+class Exchange:
+    """A request, its decision, and its relay."""
+
+    __slots__ = (
+        "_alternatives",
+        "_body_sent",
+        "_deadline",
+        "_held",
+        "_owed_down",
+        "_owed_up",
+        "_pool",
+        "_request_ended",
+        "_request_sent",
+        "_up",
+        "_up_stream",
+        "agent",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "decided",
+        "downstream",
+        "finished",
+        "forward",
+        "head",
+        "plane",
+        "refuse",
+        "responded",
+        "snapshot",
+        "started",
+        "started_at",
+        "status",
+        "stream",
+        "trace",
+        "tunnel",
+    )
+
+    def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
+        self.plane = plane
+        self.downstream = downstream
+        self.stream = stream
+        self.finished = False
+        self.responded = False
+        """A final response head has gone to the caller."""
+        self.status = 0
+        self.attempts = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.tunnel = False
+        self.forward: Forward | None = None
+        self.refuse: Refuse | None = None
+        self.agent: Agent | None = None
+        self.trace: Trace | None = None
+        self.decided = 0.0
+        self._pool: Pool | None = None
+        self._up: UpstreamConnection | None = None
+        self._up_stream = 0
+        self._alternatives: Iterator[Agent] | None = None
+        self._held: list[tuple[bytes, int]] = []
+        """Body that came before an agent's connection was ready."""
+        self._request_ended: tuple[Fields | None] | None = None
+        """The caller has ended its message, with these trailers."""
+        self._request_sent = False
+        self._body_sent = False
+        self._owed_down = 0
+        """Request data that the agent's side has not taken, so that the caller gets no new window for it."""
+        self._owed_up = 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # -- from the caller --------------------------------------------------------------------------------
+
+    def begin(self, head: RequestHead, *, ended: bool) -> None:
+        """Decide, and start on the way to an agent."""
+        plane = self.plane
+        self.started = perf_counter()
+        self.started_at = now = plane.clock()
+        self.head = head
+        self.tunnel = bool(head.protocol)
+        self.snapshot: Snapshot = plane.snapshot
+        if ended:
+            self._request_ended = (None,)
+        try:
+            verdict = decide(head, self.downstream.principal, self.snapshot, now, plane.entropy)
+        except Exception:
+            # Failing is closed: a defect in the decision is a refusal, counted, never a forward.
+            plane.telemetry.defect()
+            log.exception("a decision failed")
+            verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
+        self.trace = plane.telemetry.begin_trace(verdict.traceparent, now)
+        if isinstance(verdict, Refuse):
+            self.refuse = verdict
+            self._refuse(verdict.refusal)
+            return
+        if plane.draining and not self.downstream.exchanges:
+            self._refuse(Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1))
+            return
+        self.forward = verdict
+        verdict.fields.append((names.TRACEPARENT, self.trace.header))
+        timeout_ms = verdict.packet.timeout_ms
+        if timeout_ms:
+            seconds = min(timeout_ms / 1000, plane.max_timeout_s)
+            self._deadline = plane.loop.call_later(seconds, self._on_deadline)
+        self.decided = perf_counter()
+        self._acquire(verdict.agent)
+
+    def on_request_data(self, data: bytes, size: int) -> None:
+        """A piece of the caller's body."""
+        self.bytes_in += len(data)
+        up = self._up
+        if up is None:
+            self._held.append((data, size))
+            self.downstream.pause()
+            return
+        self._body_sent = True
+        if up.send_data(self._up_stream, data):
+            if not self._owed_down:
+                self.downstream.consumed(self.stream, size)
+                return
+        else:
+            self.downstream.pause()
+        self._owed_down += size
+
+    def on_request_end(self, trailers: Fields | None) -> None:
+        """The caller's message is whole."""
+        self._request_ended = (trailers,)
+        if self._up is not None and not self._held:
+            self._request_sent = True
+            self._up.end(self._up_stream, trailers)
+
+    def on_caller_gone(self) -> None:
+        """The caller broke off: so does everything done for it."""
+        if not self.finished:
+            self._finish(Outcome.CANCELLED)
+
+    def downstream_writable(self) -> None:
+        """The caller's side takes data again."""
+        up = self._up
+        if up is not None and not self.finished and self._owed_up and not self.downstream.congested:
+            owed, self._owed_up = self._owed_up, 0
+            up.consumed(self._up_stream, owed)
+            up.resume()
+
+    # -- on the way to the agent ------------------------------------------------------------------------
+
+    def _acquire(self, agent: Agent) -> None:
+        self.agent = agent
+        self.attempts += 1
+        self._pool = self.plane.pool(agent)
+        if not self._pool.acquire(self):
+            self._refuse(Refusal(Reason.OVERLOADED, f"too many packets wait for {self._capability}", retry_after_s=1))
+
+    def on_upstream(self, connection: UpstreamConnection) -> None:
+        """A connection to the agent has room: send what there is."""
+        forward = self.forward
+        assert forward is not None
+        self._up = connection
+        head = self.head
+        fields = forward.fields
+        packet = forward.packet
+        if packet.timeout_ms:
+            # Each hop passes on what remains (and no more than the cap).
+            left = min(packet.timeout_ms, int(self.plane.max_timeout_s * 1000))
+            left = max(1, left - int((perf_counter() - self.started) * 1000))
+            fields = [item for item in fields if item[0] != names.TIMEOUT]
+            fields.append((names.TIMEOUT, b"%d" % left))
+        scheme = b"https" if forward.agent.tls else b"http"
+        onward = RequestHead(head.method, scheme, head.authority, head.path, fields, head.protocol)
+        held = self._held
+        ended = self._request_ended
+        at_once = ended is not None and not held and ended[0] is None and not self.tunnel
+        self._up_stream = connection.open(self, onward, ended=at_once)
+        if at_once:
+            self._request_sent = True
+            return
+        if held:
+            self._held = []
+            self.bytes_in -= sum(len(data) for data, _ in held)
+            for data, size in held:
+                self.on_request_data(data, size)
+            if not self._owed_down:
+                self.downstream.resume()
+        if ended is not None:
+            self.on_request_end(ended[0])
+
+    def on_connect_failed(self, why: str) -> None:
+        """No connection to the agent could be had: try the next one on the ring."""
+        log.warning("agent %s: %s", self.agent.name if self.agent else "", why)
+        self._retry(
+            Refusal(
+                Reason.NO_ELIGIBLE_AGENT,
+                f"no agent for {self._capability} could be reached; try again later",
+                retry_after_s=1,
+            )
+        )
+
+    def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
+        """The agent's side broke off; `untouched` when it certainly did nothing with the request."""
+        self._up = None
+        if self.finished:
+            return
+        if untouched and not self._body_sent and not self.responded:
+            self._request_sent = False
+            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
+        elif malformed:
+            self._fail(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
+        else:
+            self._fail(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
+
+    def _retry(self, otherwise: Refusal) -> None:
+        forward = self.forward
+        assert forward is not None
+        if self._alternatives is None:
+            self._alternatives = forward.route.ring.walk(forward.packet.affinity)
+            next(self._alternatives, None)  # the owner, tried already
+        if self.attempts < MAX_ATTEMPTS:
+            agent = next(self._alternatives, None)
+            if agent is not None:
+                self._acquire(agent)
+                return
+        self._fail(otherwise)
+
+    def upstream_writable(self) -> None:
+        """The agent's side takes data again."""
+        up = self._up
+        if up is not None and not self.finished and self._owed_down and not up.congested:
+            owed, self._owed_down = self._owed_down, 0
+            self.downstream.consumed(self.stream, owed)
+            self.downstream.resume()
+
+    # -- from the agent ---------------------------------------------------------------------------------
+
+    def on_response(self, head: ResponseHead, *, ended: bool) -> None:
+        """A response head, interim or final."""
+        forward = self.forward
+        assert forward is not None
+        assert self.agent is not None
+        if head.status < 200:
+            self.downstream.send_response(self.stream, head, ended=False)
+            return
+        self.status = head.status
+        self.responded = True
+        fields = [item for item in head.fields if item[0] not in _STAMPED]
+        fields += (
+            (names.ID, names.sf_string(forward.packet.id)),
+            (names.AGENT, names.sf_string(self.agent.name)),
+            (names.DECISION, forward.route.grants[self.agent.name].decision_value),
+        )
+        if self.attempts > 1:
+            fields.append((names.ATTEMPTS, b"%d" % self.attempts))
+        self.downstream.send_response(self.stream, ResponseHead(head.status, fields), ended=ended)
+        if ended:
+            self._finish(Outcome.COMPLETED)
+
+    def on_response_data(self, data: bytes, size: int) -> None:
+        """A piece of the agent's body."""
+        up = self._up
+        assert up is not None
+        self.bytes_out += len(data)
+        if self.downstream.send_data(self.stream, data):
+            if not self._owed_up:
+                up.consumed(self._up_stream, size)
+                return
+        else:
+            up.pause()
+        self._owed_up += size
+
+    def on_response_end(self, trailers: Fields | None) -> None:
+        """The agent's message is whole."""
+        self.downstream.end(self.stream, trailers)
+        self._finish(Outcome.COMPLETED)
+
+    # -- endings ----------------------------------------------------------------------------------------
+
+    def refuse_bad_request(self, refusal: Refusal) -> None:
+        """The caller's message turned out malformed, on a connection that can still answer."""
+        if self.responded:
+            self.on_caller_gone()
+        elif not self.finished:
+            self._refuse(refusal)
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        if not self.finished:
+            self._fail(Refusal(Reason.DEADLINE_EXCEEDED, "flight-timeout ran out before the agent had answered"))
+
+    def _fail(self, refusal: Refusal) -> None:
+        """Something broke on the agent's side: say so while that is possible, else reset."""
+        if self.responded:
+            self.downstream.reset(self.stream)
+            self._finish(Outcome.FAILED, refusal)
+        else:
+            self._refuse(refusal, Outcome.FAILED)
+
+    def _refuse(self, refusal: Refusal, outcome: Outcome = Outcome.REFUSED) -> None:
+        verdict = self.forward or self.refuse
+        packet = verdict.packet if verdict is not None else None
+        fields = self.head.fields
+        head, body = answer(
+            refusal,
+            content_type=field_value(fields, names.CONTENT_TYPE) or b"",
+            flight_id=packet.id if packet is not None else "",
+            revision=self.snapshot.revision,
+        )
+        self.status = head.status
+        self.responded = True
+        if self.head.method == b"HEAD":
+            body = b""
+        self.downstream.send_response(self.stream, head, ended=not body)
+        if body:
+            self.downstream.send_data(self.stream, body)
+            self.downstream.end(self.stream, None)
+        self._finish(outcome, refusal)
+
+    def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
+        self.finished = True
+        self._held = []
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        up, self._up = self._up, None
+        if up is not None:
+            # A request that was not sent to its end, or an answer not awaited, is broken off at once.
+            up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._request_sent)
+        elif self._pool is not None:
+            self._pool.cancel(self)
+        self.downstream.release(self.stream)
+        self.plane.record(self, outcome, refusal)
+
+    @property
+    def _capability(self) -> str:
+        return self.forward.packet.capabilities.label if self.forward is not None else ""

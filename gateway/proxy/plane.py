@@ -1,0 +1,213 @@
+"""The data plane: what its connections share, and its life from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.decision import EMPTY, Snapshot
+from gateway.handoff import Handoff, Outcome
+from gateway.proxy.listener import Listener
+from gateway.proxy.upstream import Pool, UpstreamLimits
+from gateway.refusal import Refusal
+from gateway.routing import Agent
+from gateway.telemetry.tracing import Trace
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+
+SWEEP_INTERVAL_S = 1.0
+
+
+class Telemetry(Protocol):
+    """Where the data plane reports to."""
+
+    def begin_trace(self, traceparent: bytes, now: float) -> Trace:
+        """The trace context that goes on to the agent."""
+
+    def handoff(self, handoff: Handoff, trace: Trace, gateway_s: float, duration_s: float) -> None:
+        """A handoff ended."""
+
+    def connection_opened(self, listener: str) -> None:
+        """A caller connected."""
+
+    def connection_closed(self, listener: str) -> None:
+        """A caller's connection is gone."""
+
+    def handshake_failed(self, listener: str, reason: str) -> None:
+        """A caller was not let in."""
+
+    def protocol_error(self, listener: str) -> None:
+        """A caller broke its protocol."""
+
+    def defect(self) -> None:
+        """Something failed that should not have."""
+
+
+class DataPlane:
+    """Reads one snapshot per request; the control side swaps `snapshot`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        telemetry: Telemetry,
+        *,
+        upstream_context: Callable[[Agent], ssl.SSLContext],
+        tunnel_context: Callable[[str], ssl.SSLContext | None],
+        upstream_limits: UpstreamLimits,
+        max_timeout_s: float = 600.0,
+    ) -> None:
+        self.loop = loop
+        self.telemetry = telemetry
+        self.tunnel_context = tunnel_context
+        """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
+        self.max_timeout_s = max_timeout_s
+        self.listeners: list[Listener] = []
+        self.draining = False
+        self.clock = time.time
+        self.entropy = random.getrandbits
+        self._snapshot = EMPTY
+        self._upstream_context = upstream_context
+        self._upstream_limits = upstream_limits
+        self._pools: dict[Agent, Pool] = {}
+        self._drained = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is in force."""
+        return self._snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        kept = set(snapshot.agents)
+        for agent in list(self._pools):
+            if agent not in kept:
+                self._pools[agent].retired = True
+
+    def pool(self, agent: Agent) -> Pool:
+        """The connections to `agent`."""
+        pool = self._pools.get(agent)
+        if pool is None:
+            pool = self._pools[agent] = Pool(
+                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect
+            )
+        return pool
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges under way."""
+        return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
+
+    def record(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
+        """Report an ended exchange."""
+        ended = perf_counter()
+        verdict = exchange.forward or exchange.refuse
+        packet = verdict.packet if verdict is not None else None
+        head = exchange.head
+        trace = exchange.trace
+        assert trace is not None
+        caller = exchange.downstream.principal
+        policy = rule = ""
+        if refusal is not None and refusal.policy:
+            policy, rule = refusal.policy, refusal.rule
+        elif exchange.forward is not None and exchange.agent is not None:
+            granted = exchange.forward.route.grants[exchange.agent.name]
+            policy, rule = granted.policy, granted.rule
+        duration_s = ended - exchange.started
+        gateway_s = (exchange.decided or ended) - exchange.started
+        codec = exchange.downstream.codec
+        handoff = Handoff(
+            time=_timestamp(exchange.started_at),
+            flight_id=packet.id if packet is not None else "",
+            conversation=packet.conversation if packet is not None else "",
+            task=packet.task if packet is not None else "",
+            parent=packet.parent if packet is not None else "",
+            caller=caller.id if caller is not None else "",
+            capability=packet.capabilities.label if packet is not None else "",
+            agent=exchange.agent.name if exchange.agent is not None else "",
+            outcome=outcome,
+            reason=refusal.reason.slug if refusal is not None else "",
+            detail=refusal.detail if refusal is not None else "",
+            policy=policy,
+            rule=rule,
+            revision=exchange.snapshot.revision,
+            listener=exchange.downstream.listener.name,
+            protocol=codec.name if codec is not None else "",
+            method=head.method.decode("latin-1"),
+            authority=head.authority.decode("latin-1"),
+            path=head.path.decode("latin-1"),
+            status=exchange.status,
+            attempts=exchange.attempts,
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
+            duration_ms=round(duration_s * 1000, 3),
+            gateway_ms=round(gateway_s * 1000, 3),
+            trace_id=trace.trace_id,
+        )
+        self.telemetry.handoff(handoff, trace, gateway_s, duration_s)
+        if self.draining and not self.in_flight:
+            self._drained.set()
+
+    async def start(self) -> None:
+        """Bind every listener.
+
+        Raises:
+            OSError: an address cannot be bound.
+
+        """
+        for listener in self.listeners:
+            await listener.start()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for listener in self.listeners:
+            listener.sweep(now)
+        for agent, pool in list(self._pools.items()):
+            pool.sweep(now)
+            if pool.retired and not pool.connections:
+                del self._pools[agent]
+        self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    async def stop(self, drain_timeout_s: float) -> bool:
+        """Stop accepting, let open exchanges finish, close; ``False`` when time ran out on some."""
+        self.draining = True
+        for listener in self.listeners:
+            listener.stop_accepting()
+            listener.drain()
+        if self.in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), drain_timeout_s)
+        # What is decided is also to be written: one more turn of the loop flushes the last answers.
+        await asyncio.sleep(0)
+        clean = not self.in_flight
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for listener in self.listeners:
+            listener.abort()
+        for pool in list(self._pools.values()):
+            await pool.close()
+        return clean
+
+
+_second = 0
+_second_text = ""
+
+
+def _timestamp(now: float) -> str:
+    """RFC 3339 with microseconds; the text of the second is made once."""
+    global _second, _second_text
+    whole = int(now)
+    if whole != _second:
+        _second = whole
+        _second_text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{_second_text}.{int((now - whole) * 1e6):06d}Z"

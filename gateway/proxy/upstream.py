@@ -1,0 +1,369 @@
+"""Connections to agents, pooled per agent.
+
+A pool hands out a connection that has room, or opens one; exchanges that must wait do so in order, in a bounded
+queue.  A connection is trusted for packets only after its certificate has shown the agent's SPIFFE id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.identity import IdentityError, principal_from_certificate
+from gateway.messages import Fields, RequestHead
+from gateway.proxy.codec import (
+    ClientCodec,
+    Codec,
+    ConnectionFailed,
+    DataReceived,
+    Ended,
+    Event,
+    GoAwayReceived,
+    Http1Client,
+    Http2Client,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+    Writable,
+)
+from gateway.proxy.connection import Connection
+from gateway.proxy.tls import TlsFailure, TlsLayer
+from gateway.routing import Agent, Protocol
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """Bounds on the connections to one agent."""
+
+    connect_timeout_s: float = 5.0
+    """For TCP and TLS together."""
+    idle_timeout_s: float = 60.0
+    """An unused connection is closed after this."""
+    max_connections: int = 256
+    max_pending: int = 1024
+    """Exchanges that may wait for a connection; more are refused as overloaded."""
+    max_header_bytes: int = 65536
+
+
+class UpstreamConnection(Connection):
+    """One connection to an agent."""
+
+    codec: ClientCodec | None
+
+    def __init__(self, pool: Pool, context: ssl.SSLContext | None) -> None:
+        super().__init__(pool.loop, pool.on_defect)
+        self.pool = pool
+        self.exchanges: dict[int, Exchange] = {}
+        self.idle_since = pool.loop.time()
+        self.ready = False
+        self.opened: asyncio.Future[None] = pool.loop.create_future()
+        self._unsent: set[int] = set()
+        """Streams whose head has not been written to the socket yet."""
+        if context is not None:
+            self.layers.append(TlsLayer(context, server_side=False))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.layers:
+            try:
+                self.layers[0].start()
+            except TlsFailure as failure:
+                self.on_tls_failure(failure)
+            self.flush()
+        else:
+            self._become_ready()
+
+    def on_handshake(self, layer: TlsLayer) -> None:
+        expected = self.pool.agent.spiffe_id
+        try:
+            certificate = layer.peer_certificate()
+            if certificate is None:
+                raise IdentityError("no certificate")
+            shown = principal_from_certificate(certificate).id
+            if expected is not None and shown != expected:
+                raise IdentityError(f"it shows {shown}, not {expected}")
+        except IdentityError as error:
+            raise TlsFailure("wrong-identity", str(error)) from None
+        if self.pool.agent.protocol is Protocol.H2 and layer.alpn != "h2":
+            raise TlsFailure("wrong-protocol", "the agent did not agree to h2")
+        self._become_ready()
+
+    def _become_ready(self) -> None:
+        if self.pool.agent.protocol is Protocol.HTTP1:
+            self.codec = Http1Client(entropy=secrets.token_bytes, max_header_bytes=self.pool.limits.max_header_bytes)
+        else:
+            self.codec = Http2Client()
+        self.ready = True
+        self.touch()
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def on_tls_failure(self, failure: TlsFailure) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(failure)
+        super().on_tls_failure(failure)
+
+    @property
+    def room(self) -> int:
+        """How many more exchanges fit now."""
+        transport = self._transport
+        if not self.ready or self.closed or self.codec is None or transport is None or transport.is_closing():
+            return 0
+        return self.codec.room
+
+    # -- what an exchange asks for ----------------------------------------------------------------------
+
+    def open(self, exchange: Exchange, head: RequestHead, *, ended: bool) -> int:
+        """Send a request's head; gives its stream."""
+        assert self.codec is not None
+        stream = self.codec.send_request(head, ended=ended)
+        self.exchanges[stream] = exchange
+        self._unsent.add(stream)
+        self.touch()
+        return stream
+
+    def send_data(self, stream: int, data: bytes) -> bool:
+        """Send a piece of request body; ``False`` asks the source to wait for `Exchange.upstream_writable`."""
+        assert self.codec is not None
+        more = self.codec.send_data(stream, data)
+        self.touch()
+        return more and not self.congested
+
+    def end(self, stream: int, trailers: Fields | None) -> None:
+        """End the request."""
+        assert self.codec is not None
+        self.codec.end(stream, trailers)
+        self.touch()
+
+    def consumed(self, stream: int, size: int) -> None:
+        """Response data has been passed on."""
+        assert self.codec is not None
+        if self.codec.multiplexed:
+            self.codec.consumed(stream, size)
+            self.touch()
+
+    def release(self, stream: int, *, cancel: bool) -> None:
+        """The exchange needs this stream no more; `cancel` breaks it off at once."""
+        if self.exchanges.pop(stream, None) is None or self.codec is None:
+            return
+        self._unsent.discard(stream)
+        if cancel:
+            self.codec.reset(stream, cancelled=True)
+        self.codec.release(stream)
+        if not self.exchanges:
+            self.idle_since = self.loop.time()
+        if self.codec.finished or cancel:
+            self.touch()
+        self.resume()
+        self.pool.on_room(self)
+
+    # -- events -----------------------------------------------------------------------------------------
+
+    def dispatch(self, events: list[Event]) -> None:
+        exchanges = self.exchanges
+        for event in events:
+            if isinstance(event, ConnectionFailed):
+                self._fail_all(malformed=event.detail)
+                return
+            if isinstance(event, GoAwayReceived):
+                self.pool.on_going(self)
+                continue
+            exchange = exchanges.get(event.stream)
+            if exchange is None:
+                continue
+            if isinstance(event, DataReceived):
+                exchange.on_response_data(event.data, event.size)
+            elif isinstance(event, ResponseReceived):
+                exchange.on_response(event.head, ended=event.ended)
+            elif isinstance(event, Ended):
+                exchange.on_response_end(None)
+            elif isinstance(event, TrailersReceived):
+                exchange.on_response_end(event.fields)
+            elif isinstance(event, Writable):
+                exchange.upstream_writable()
+            elif isinstance(event, StreamReset):
+                self._lose(event.stream, untouched=event.untouched)
+
+    def flush(self) -> None:
+        super().flush()
+        self._unsent.clear()
+
+    def on_uncongested(self) -> None:
+        for exchange in list(self.exchanges.values()):
+            exchange.upstream_writable()
+
+    def on_closed(self) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionResetError("closed before it was ready"))
+        self._fail_all()
+        self.pool.on_connection_closed(self)
+
+    def _fail_all(self, malformed: str = "") -> None:
+        for stream in list(self.exchanges):
+            self._lose(stream, untouched=stream in self._unsent and not malformed, malformed=malformed)
+
+    def _lose(self, stream: int, *, untouched: bool, malformed: str = "") -> None:
+        exchange = self.exchanges.pop(stream)
+        if self.codec is not None:
+            self.codec.release(stream)
+        if not self.exchanges:
+            self.idle_since = self.loop.time()
+        exchange.on_upstream_lost(untouched=untouched, malformed=malformed)
+
+
+class Pool:
+    """The connections to one agent."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        loop: asyncio.AbstractEventLoop,
+        limits: UpstreamLimits,
+        context: Callable[[Agent], ssl.SSLContext],
+        on_defect: Callable[[], None],
+    ) -> None:
+        self.agent = agent
+        self.loop = loop
+        self.limits = limits
+        self.on_defect = on_defect
+        self.connections: set[UpstreamConnection] = set()
+        self.retired = False
+        self._context = context
+        self._idle: list[UpstreamConnection] = []
+        """HTTP/1.1: unused connections, the warmest last."""
+        self._shared: list[UpstreamConnection] = []
+        """HTTP/2: connections that take more streams."""
+        self._waiting: deque[Exchange] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def acquire(self, exchange: Exchange) -> bool:
+        """Give `exchange` a connection, now or later, by `Exchange.on_upstream`; ``False`` when too many wait."""
+        connection = self._take()
+        if connection is not None:
+            exchange.on_upstream(connection)
+            return True
+        if len(self._waiting) >= self.limits.max_pending:
+            return False
+        self._waiting.append(exchange)
+        self._open_more()
+        return True
+
+    def cancel(self, exchange: Exchange) -> None:
+        """`exchange` waits no longer."""
+        if exchange in self._waiting:
+            self._waiting.remove(exchange)
+
+    def _take(self) -> UpstreamConnection | None:
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.room:
+                return connection
+        for connection in self._shared:
+            if connection.room > 0:
+                return connection
+        return None
+
+    def _open_more(self) -> None:
+        multiplexed = self.agent.protocol is not Protocol.HTTP1
+        wanted = 1 if multiplexed else len(self._waiting)
+        if len(self._opening) < wanted and len(self.connections) + len(self._opening) < self.limits.max_connections:
+            task = self.loop.create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self) -> None:
+        connection: UpstreamConnection | None = None
+
+        def factory() -> UpstreamConnection:
+            return UpstreamConnection(self, self._context(self.agent) if self.agent.tls else None)
+
+        try:
+            async with asyncio.timeout(self.limits.connect_timeout_s):
+                _, connection = await self.loop.create_connection(factory, self.agent.host, self.agent.port)
+                self.connections.add(connection)
+                await connection.opened
+        except (OSError, TlsFailure, ssl.SSLError, TimeoutError) as error:
+            if connection is not None:
+                self.connections.discard(connection)
+                connection.abort()
+            self._opening_failed(str(error) or type(error).__name__)
+            return
+        if not connection.closed:
+            if connection.codec is not None and connection.codec.multiplexed:
+                self._shared.append(connection)
+            else:
+                self._idle.append(connection)
+        self._serve_waiting()
+
+    def _opening_failed(self, why: str) -> None:
+        """One opening answers for one waiting exchange (HTTP/1.1) or for all of them (HTTP/2)."""
+        count = 1 if self.agent.protocol is Protocol.HTTP1 else len(self._waiting)
+        for _ in range(min(count, len(self._waiting))):
+            self._waiting.popleft().on_connect_failed(why)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting:
+            connection = self._take()
+            if connection is None:
+                break
+            self._waiting.popleft().on_upstream(connection)
+        if self._waiting:
+            self.loop.call_soon(self._open_more)
+
+    def on_room(self, connection: UpstreamConnection) -> None:
+        """A stream of `connection` was given back."""
+        codec: Codec | None = connection.codec
+        if codec is not None and not codec.multiplexed:
+            if self.retired:
+                connection.finish()
+            elif connection.room:
+                self._idle.append(connection)
+        elif self.retired and not connection.exchanges:
+            connection.finish()
+        if self._waiting:
+            self._serve_waiting()
+
+    def on_going(self, connection: UpstreamConnection) -> None:
+        """`connection` takes no new streams."""
+        if connection in self._shared:
+            self._shared.remove(connection)
+        if not connection.exchanges:
+            connection.finish()
+
+    def on_connection_closed(self, connection: UpstreamConnection) -> None:
+        """`connection` is gone."""
+        self.connections.discard(connection)
+        if connection in self._shared:
+            self._shared.remove(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._open_more()
+
+    def sweep(self, now: float) -> None:
+        """Close connections unused for too long; `now` is the loop's time."""
+        for connection in list(self.connections):
+            stale = self.retired or now - connection.idle_since > self.limits.idle_timeout_s
+            if stale and connection.ready and not connection.exchanges:
+                for pooled in (self._idle, self._shared):
+                    if connection in pooled:
+                        pooled.remove(connection)
+                connection.finish()
+
+    async def close(self) -> None:
+        """End every connection and opening now."""
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.abort()

@@ -1,0 +1,116 @@
+"""Why a packet was not handed on, and how its sender is told.  Pure.
+
+Enters: a `Refusal`.  Leaves: a response head and body (RFC 9457 problem+json, or gRPC trailers-only).
+The one place where reasons, URNs, statuses and gRPC codes stand together.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.messages import Fields, ResponseHead
+from gateway.packet import fields as names
+
+URN_PREFIX = "urn:phoenixflight:"
+
+
+class _Answer(NamedTuple):
+    slug: str
+    status: int
+    title: str
+    grpc_status: int
+    """https://grpc.io/docs/guides/status-codes/"""
+
+
+class Reason(_Answer, Enum):
+    """The closed set of reasons; each has a stable URN, an HTTP status, a title and a gRPC status."""
+
+    MALFORMED_PACKET = _Answer("malformed-packet", 400, "The packet is malformed", 3)
+    IDENTITY_REQUIRED = _Answer("identity-required", 401, "The caller has no identity", 16)
+    DENIED_BY_POLICY = _Answer("denied-by-policy", 403, "A policy denies this packet", 7)
+    NO_POLICY_ALLOWS = _Answer("no-policy-allows", 403, "No policy allows this packet", 7)
+    CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)
+    HEADERS_TOO_LARGE = _Answer("headers-too-large", 431, "The header section is too large", 8)
+    UPSTREAM_RESET = _Answer("upstream-reset", 502, "The agent broke off", 14)
+    UPSTREAM_MALFORMED = _Answer("upstream-malformed", 502, "The agent's answer is malformed", 13)
+    NO_ELIGIBLE_AGENT = _Answer("no-eligible-agent", 503, "No eligible agent is ready", 14)
+    OVERLOADED = _Answer("overloaded", 503, "The gateway is overloaded", 14)
+    DRAINING = _Answer("draining", 503, "The gateway is draining", 14)
+    DEADLINE_EXCEEDED = _Answer("deadline-exceeded", 504, "The packet's time is up", 4)
+    INTERNAL = _Answer("internal", 500, "The gateway failed to decide", 13)
+
+    @property
+    def urn(self) -> str:
+        """The problem ``type`` (RFC 9457 section 3.1.1)."""
+        return URN_PREFIX + self.slug
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A refusal: the reason, and what a person should change."""
+
+    reason: Reason
+    detail: str
+    policy: str = ""
+    rule: str = ""
+    retry_after_s: int = 0
+
+
+class _Problem(msgspec.Struct, omit_defaults=True):
+    type: str
+    title: str
+    status: int
+    detail: str
+    flight_id: str = ""
+    policy: str = ""
+    revision: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+_GRPC = b"application/grpc"
+
+
+def answer(refusal: Refusal, *, content_type: bytes, flight_id: str, revision: str) -> tuple[ResponseHead, bytes]:
+    """The response to a refused request.
+
+    Args:
+        refusal: what to say.
+        content_type: the request's content type; gRPC callers get a trailers-only answer.
+        flight_id: the packet's id, empty when it had none yet.
+        revision: the snapshot's revision that decided, empty when none did.
+
+    """
+    reason = refusal.reason
+    fields: Fields = []
+    if flight_id:
+        fields.append((names.ID, names.sf_string(flight_id)))
+    if refusal.retry_after_s:
+        fields.append((b"retry-after", b"%d" % refusal.retry_after_s))
+    if content_type.startswith(_GRPC):
+        # gRPC over HTTP/2: "Trailers-Only" is one header block; grpc-message is percent-encoded.
+        message = quote(f"{reason.urn}: {refusal.detail}", safe=" :,.;'/()\"=-")
+        fields += [
+            (b"content-type", _GRPC),
+            (b"grpc-status", b"%d" % reason.grpc_status),
+            (b"grpc-message", message.encode("ascii")),
+        ]
+        return ResponseHead(200, fields), b""
+    body = _encode(
+        _Problem(
+            type=reason.urn,
+            title=reason.title,
+            status=reason.status,
+            detail=refusal.detail,
+            flight_id=flight_id,
+            policy=refusal.policy,
+            revision=revision,
+        )
+    )
+    fields += [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    return ResponseHead(reason.status, fields), body

@@ -1,0 +1,48 @@
+"""An agent endpoint, as membership knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.identity import SpiffeId
+
+
+class Protocol(Enum):
+    """What an agent speaks."""
+
+    HTTP1 = "http/1.1"
+    H2C = "h2c"
+    H2 = "h2"
+
+
+class AgentState(Enum):
+    """Whether an agent takes packets."""
+
+    READY = "ready"
+    DRAINING = "draining"
+    EJECTED = "ejected"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One endpoint that can do some capabilities."""
+
+    name: str
+    host: str
+    port: int
+    capabilities: frozenset[str]
+    trust: float = 1.0
+    """The operator's trust score, 0 to 1; also this agent's share of the ring."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Sorted by key."""
+    protocol: Protocol = Protocol.HTTP1
+    spiffe_id: SpiffeId | None = None
+    """The identity that the agent's certificate must show; with one, the connection is mTLS."""
+    state: AgentState = AgentState.READY
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection to this agent is TLS."""
+        return self.protocol is Protocol.H2 or self.spiffe_id is not None

@@ -1,0 +1,82 @@
+"""The access log: one line of JSON for each handoff, written by a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+from asyncio import AbstractEventLoop, TimerHandle
+from pathlib import Path
+
+import msgspec
+
+from gateway.handoff import Handoff
+
+log = logging.getLogger(__name__)
+
+FLUSH_INTERVAL_S = 0.05
+MAX_PENDING_BYTES = 16 * 1024 * 1024
+"""Beyond this, with a writer that cannot keep up, lines are dropped and counted."""
+
+
+class AccessLog:
+    """Gathers lines on the loop; a slow disk or a full pipe holds up the thread and never a packet."""
+
+    def __init__(self, loop: AbstractEventLoop, target: str) -> None:
+        """Args: `target` is ``stdout`` or a file's path, opened for appending.
+
+        Raises:
+            OSError: the file cannot be opened.
+
+        """
+        self.dropped = 0
+        self._loop = loop
+        self._encode = msgspec.json.Encoder().encode
+        self._lines: list[bytes] = []
+        self._pending = 0
+        self._timer: TimerHandle | None = None
+        self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._file = sys.stdout.fileno() if target == "stdout" else _open(Path(target))
+        self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
+        self._thread.start()
+
+    def write(self, handoff: Handoff) -> None:
+        """Log `handoff`."""
+        if self._pending > MAX_PENDING_BYTES:
+            self.dropped += 1
+            return
+        self._lines.append(self._encode(handoff))
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_INTERVAL_S, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        lines, self._lines = self._lines, []
+        if lines:
+            lines.append(b"")
+            chunk = b"\n".join(lines)
+            self._pending += len(chunk)
+            self._chunks.put(chunk)
+
+    def _write(self) -> None:
+        while (chunk := self._chunks.get()) is not None:
+            rest = memoryview(chunk)
+            try:
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError as error:
+                self.dropped += chunk.count(b"\n")
+                log.error("the access log cannot be written: %s", error)
+            self._pending -= len(chunk)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+        self._chunks.put(None)
+        self._thread.join(timeout=5)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
