@@ -21,5 +21,3 @@ def main() -> None:
     app()
 
 
-if __name__ == "__main__":
-    main()

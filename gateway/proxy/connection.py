@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Callable
 from typing import cast
 
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 WRITE_HIGH_WATER_BYTES = 256 * 1024
 """Unsent bytes on a socket at which its sources are told to wait."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
 class Connection(asyncio.Protocol):
@@ -183,6 +187,10 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close the socket now, with a reset where the system allows it."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close the socket now, with a TCP reset: whoever reads it cannot take what came for the whole."""
+        transport = self._transport
+        if transport is None:
+            return
+        if not self.closed and (raw := transport.get_extra_info("socket")) is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.abort()

@@ -68,11 +68,17 @@ class _Rejected(ValueError):
     """What the peer sent is refused; the message says why."""
 
 
+class _TooLarge(_Rejected):
+    """A header section over its limit."""
+
+
 class _Http1:
     """What both sides share: reading bodies, raw mode after an upgrade, writing bodies."""
 
     multiplexed = False
     name = "http/1.1"
+
+    _parser: httptools.HttpRequestParser | httptools.HttpResponseParser
 
     def __init__(self, *, max_header_bytes: int) -> None:
         self.finished = False
@@ -83,7 +89,11 @@ class _Http1:
         self._reading = 1
         """The message being read."""
         self._in_head = True
+        self._begun = False
+        """A head is being read."""
         self._head_bytes = 0
+        self._unparsed_bytes = 0
+        """What was read of a head that llhttp has not come to the end of."""
         self._fields: Fields = []
         self._trailers: Fields = []
         self._raw = False
@@ -93,10 +103,9 @@ class _Http1:
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one field, of the head or of the trailers."""
         (self._fields if self._in_head else self._trailers).append((name.lower(), value))
-        if not self._in_head:
-            self._head_bytes += len(name) + len(value)
-            if self._head_bytes > self._max_header_bytes:
-                raise _Rejected("the trailer section is too large")
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self._max_header_bytes:
+            raise _TooLarge("the header or trailer section is too large")
 
     def on_body(self, body: bytes) -> None:
         """httptools: a piece of body."""
@@ -137,14 +146,28 @@ class _Http1:
         return Ended(self._reading)
 
     def _begin_message(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
+        self._in_head = self._begun = True
+        self._head_bytes = self._unparsed_bytes = 0
         self._fields = []
 
-    def _reason_of(self, error: Exception) -> str:
-        if isinstance(error, httptools.HttpParserCallbackError) and isinstance(error.__context__, _Rejected):
-            error = error.__context__
-        return str(error.args[0]) if error.args else "not HTTP/1.1"
+    def _feed(self, data: bytes) -> None:
+        """Parse `data`; a head that never ends is stopped here, before its last field is whole."""
+        if self._begun:
+            self._unparsed_bytes += len(data)
+        self._parser.feed_data(data)
+        if self._begun and self._unparsed_bytes > 2 * self._max_header_bytes:
+            raise _TooLarge("the header section is too large")
+
+
+def _cause(error: Exception) -> Exception:
+    """What one of our callbacks raised, where llhttp only tells that one did."""
+    inner = error.__context__
+    return inner if isinstance(error, httptools.HttpParserCallbackError) and isinstance(inner, _Rejected) else error
+
+
+def _text(error: Exception) -> str:
+    cause = _cause(error)
+    return str(cause.args[0]) if cause.args else "not HTTP/1.1"
 
 
 class Http1Server(_Http1):
@@ -153,7 +176,7 @@ class Http1Server(_Http1):
     def __init__(self, *, scheme: bytes, max_header_bytes: int = 65536) -> None:
         super().__init__(max_header_bytes=max_header_bytes)
         self._scheme = scheme
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         self._serving = 1
         """The message being answered; events of later ones are held back."""
         self._held: list[Event] = []
@@ -179,10 +202,8 @@ class Http1Server(_Http1):
             return []
         if self._raw:
             return [DataReceived(self._reading, data, len(data))]
-        if self._in_head:
-            self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
             if self._raw:
@@ -191,10 +212,8 @@ class Http1Server(_Http1):
             else:
                 events = self._take()
                 return events + self._without_upgrade(rest)
-        except httptools.HttpParserError as error:
-            return self._fail(self._reason_of(error))
-        if self._in_head and self._head_bytes > self._max_header_bytes:
-            return self._fail("the header section is too large", too_large=True)
+        except (httptools.HttpParserError, _TooLarge) as error:
+            return self._fail(_text(error), too_large=isinstance(_cause(error), _TooLarge))
         return self._take()
 
     def receive_eof(self) -> list[Event]:
@@ -320,7 +339,7 @@ class Http1Server(_Http1):
             method, protocol = b"CONNECT", b"websocket"
             self._raw = True
         head = RequestHead(method, scheme, authority, path, kept, protocol)
-        self._in_head = False
+        self._in_head = self._begun = False
         ended = not has_body and not self._raw
         self._ended_at_head = ended
         self._events.append(RequestReceived(self._reading, head, ended))
@@ -411,7 +430,7 @@ class Http1Server(_Http1):
 
     def close(self) -> None:
         self._keep_alive = False
-        if self._in_head and self._head_bytes == 0 and self._reading == self._serving:
+        if self._in_head and not self._begun and self._reading == self._serving:
             self.finished = True
 
 
@@ -421,7 +440,7 @@ class Http1Client(_Http1):
     def __init__(self, *, entropy: Callable[[int], bytes], max_header_bytes: int = 65536) -> None:
         super().__init__(max_header_bytes=max_header_bytes)
         self._entropy = entropy
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self._busy = False
         self._reading = 0
         self._method = b""
@@ -501,20 +520,16 @@ class Http1Client(_Http1):
             return [DataReceived(self._reading, data, len(data))]
         if self._response_over:
             return self._fail("bytes that answer no request")
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._max_header_bytes * 2:
-                return self._fail("the header section is too large")
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
             if not self._raw:
                 return self._fail("an upgrade that was not asked for")
             if rest:
                 self._events.append(DataReceived(self._reading, rest, len(rest)))
-        except httptools.HttpParserError as error:
-            return self._fail(self._reason_of(error))
+        except (httptools.HttpParserError, _TooLarge) as error:
+            return self._fail(_text(error))
         events, self._events = self._events, []
         return events
 
@@ -552,7 +567,7 @@ class Http1Client(_Http1):
         """httptools: the head is whole."""
         status = self._parser.get_status_code()
         fields = self._fields
-        self._in_head = False
+        self._in_head = self._begun = False
         self._interim = status < 200
         if status == 101:
             expected = _accept_for(self._key) if self._key else b""

@@ -1,0 +1,304 @@
+"""Real things for tests: certificates, agents on real sockets, and a gateway in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from gateway.control.certs_dev import issue_dev_certificates
+
+TRUST_DOMAIN = "mesh.local"
+SVIDS = {
+    "planner": "/ns/agents/sa/planner",
+    "coder": "/ns/agents/sa/coder",
+    "executor": "/ns/agents/sa/executor",
+    "mallory": "/ns/quarantine/sa/mallory",
+}
+POLICY = {
+    "apiVersion": "phoenixflight.io/v1",
+    "kind": "TrustPolicy",
+    "metadata": {"name": "test"},
+    "spec": {
+        "capabilities": ["*"],
+        "rules": [
+            {"name": "agents", "effect": "allow", "from": ["spiffe://mesh.local/ns/agents/**"]},
+            {"name": "quarantined", "effect": "deny", "from": ["spiffe://mesh.local/ns/quarantine/**"]},
+        ],
+    },
+}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    """The first true value of `condition`, asked again until `timeout_s` has passed."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value or time.monotonic() > deadline:
+            assert value, "it did not come true in time"
+            return value
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A development CA, the gateway's SVID and some agents'."""
+    folder = tmp_path_factory.mktemp("certs")
+    issue_dev_certificates(folder, trust_domain=TRUST_DOMAIN, svids=SVIDS, now=datetime.now(UTC))
+    return folder
+
+
+def client_context(certs: Path, name: str | None = "planner", *, alpn: list[str] | None = None) -> ssl.SSLContext:
+    """A caller's TLS context; `name` is whose SVID it shows, ``None`` shows none."""
+    context = ssl.create_default_context(cafile=certs / "ca.pem")
+    if name is not None:
+        context.load_cert_chain(certs / f"{name}.pem", certs / f"{name}-key.pem")
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    return context
+
+
+@dataclass
+class RunningGateway:
+    """A gateway process, where it listens and what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    certs: Path
+    tls_port: int
+    plain_port: int
+    admin_port: int
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    @property
+    def plain_url(self) -> str:
+        return f"http://127.0.0.1:{self.plain_port}"
+
+    def admin(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5)
+
+    def client(self, name: str | None = "planner", *, http2: bool = False) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.url, verify=client_context(self.certs, name), http2=http2, timeout=10, trust_env=False
+        )
+
+    def handoffs(self) -> list[dict[str, Any]]:
+        text = (self.folder / "access.log").read_text()
+        return [json.loads(line) for line in text.splitlines() if line]
+
+    def handoff(self, **wanted: Any) -> dict[str, Any]:
+        """The logged handoff with these values, waited for."""
+
+        def look() -> dict[str, Any] | None:
+            found = [each for each in self.handoffs() if wanted.items() <= each.items()]
+            return found[-1] if found else None
+
+        return eventually(look)
+
+    def log(self) -> str:
+        return (self.folder / "stderr.log").read_text()
+
+    def revision(self) -> str:
+        return str(self.admin("/status").json()["revision"])
+
+    def rss_bytes(self) -> int:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def write_agents(folder: Path, agents: list[dict[str, Any]]) -> None:
+    """Replace a gateway's agents.yaml."""
+    document = {
+        "apiVersion": "phoenixflight.io/v1",
+        "kind": "AgentList",
+        "metadata": {"name": "test"},
+        "spec": {"agents": agents},
+    }
+    _replace(folder / "agents.yaml", yaml.safe_dump(document))
+
+
+def write_policy(folder: Path, name: str, document: dict[str, Any] | str) -> None:
+    """Replace one of a gateway's policy files."""
+    text = document if isinstance(document, str) else yaml.safe_dump(document)
+    _replace(folder / "policies" / f"{name}.yaml", text)
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    os.replace(fresh, path)
+
+
+StartGateway = Callable[..., RunningGateway]
+
+
+def launch(folder: Path, certs: Path, agents: list[dict[str, Any]], **spec: Any) -> RunningGateway:
+    """Start ``phoenixflight run`` over `agents`; `spec` adds to the Gateway document."""
+    ports = [free_port() for _ in range(3)]
+    document = {
+        "apiVersion": "phoenixflight.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "test"},
+        "spec": {
+            "identity": {
+                "certificate": str(certs / "gateway.pem"),
+                "key": str(certs / "gateway-key.pem"),
+                "trustBundle": str(certs / "ca.pem"),
+            },
+            "connectAuthority": {
+                "certificate": str(certs / "connect-ca.pem"),
+                "key": str(certs / "connect-ca-key.pem"),
+            },
+            "listeners": [
+                {"name": "mesh", "address": f"127.0.0.1:{ports[0]}"},
+                {
+                    "name": "local",
+                    "address": f"127.0.0.1:{ports[1]}",
+                    "tls": False,
+                    "assumedPrincipal": "spiffe://mesh.local/ns/agents/sa/local",
+                },
+            ],
+            "admin": {"address": f"127.0.0.1:{ports[2]}"},
+            "policies": "policies",
+            "members": "agents.yaml",
+            "telemetry": {"accessLog": "access.log"},
+            **spec,
+        },
+    }
+    (folder / "policies").mkdir()
+    (folder / "access.log").touch()
+    (folder / "gateway.yaml").write_text(yaml.safe_dump(document))
+    write_agents(folder, agents)
+    write_policy(folder, "test", POLICY)
+    with (folder / "stderr.log").open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
+            stdout=errors,
+            stderr=errors,
+        )
+    running = RunningGateway(process, folder, certs, *ports)
+
+    def ready() -> bool:
+        assert running.process.poll() is None, running.log()
+        try:
+            return running.admin("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    eventually(ready, 20)
+    return running
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path, certs: Path) -> Iterator[StartGateway]:
+    """Starts gateways of this test's own, and stops them."""
+    started: list[RunningGateway] = []
+
+    def start(agents: list[dict[str, Any]], **spec: Any) -> RunningGateway:
+        folder = tmp_path / f"gateway-{len(started)}"
+        folder.mkdir()
+        started.append(launch(folder, certs, agents, **spec))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        gateway.stop()
+
+
+class RawAgent:
+    """An agent on a real socket that records what arrives and answers from a script.
+
+    Each connection is given to `serve`, a plain blocking function, in a thread of its own.
+    """
+
+    def __init__(self, serve: Callable[[RawAgent, socket.socket], None]) -> None:
+        self.received: list[bytes] = []
+        self.connections = 0
+        self._serve = serve
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._serve(self, connection)
+            except OSError:
+                return  # the gateway closed it: tests look at what was recorded
+
+    def read_head(self, connection: socket.socket) -> bytes:
+        """Record and give bytes up to the end of a head (and what came with it)."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = connection.recv(65536)
+            if not piece:
+                raise OSError("closed")
+            data += piece
+        self.received.append(data)
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def member(port: int, name: str = "executor-1", **more: Any) -> dict[str, Any]:
+    """An entry of agents.yaml."""
+    return {"name": name, "address": f"127.0.0.1:{port}", "capabilities": ["code.execute"], **more}
+
+
+@pytest.fixture
+def raw_agent() -> Iterator[Callable[[Callable[[RawAgent, socket.socket], None]], RawAgent]]:
+    """Makes scripted agents, and closes them."""
+    made: list[RawAgent] = []
+
+    def make(serve: Callable[[RawAgent, socket.socket], None]) -> RawAgent:
+        made.append(RawAgent(serve))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()
+
+
+CAPABILITY = {"flight-capability": "code.execute"}
