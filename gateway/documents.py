@@ -119,7 +119,9 @@ class Document:
         try:
             return model.model_validate(self.content)
         except ValidationError as error:
-            raise DocumentError([self._explain(model, detail) for detail in error.errors()]) from None
+            details = error.errors()
+            problems = [self._explain(model, each) for each in details if not _follows_from_another(each, details)]
+            raise DocumentError(problems) from None
 
     def _explain(self, model: type[BaseModel], detail: Any) -> Problem:
         location: Location = tuple(detail["loc"])
@@ -138,6 +140,14 @@ class Document:
             case _:
                 message = detail["msg"][0].lower() + detail["msg"][1:]
                 return self.problem(location, f"{path}: {message}")
+
+
+def _follows_from_another(detail: Any, details: Sequence[Any]) -> bool:
+    """Whether a list is only too short because its items, told on their own, are not valid."""
+    at = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        each["loc"][: len(at)] == at and len(each["loc"]) > len(at) for each in details
+    )
 
 
 def _known_fields(model: Any, location: Location) -> list[str]:

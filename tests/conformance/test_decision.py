@@ -1,0 +1,100 @@
+"""Verdicts as callers meet them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.test_http1 import answer_each
+from tests.conftest import CAPABILITY, RawAgent, StartGateway, free_port, member
+
+
+@pytest.fixture
+def agent(raw_agent) -> RawAgent:
+    return raw_agent(answer_each)
+
+
+def test_a_denied_packet_never_reaches_an_agent(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(agent.port)])
+    with gateway.client("mallory") as client:
+        response = client.post("/run", headers=CAPABILITY)
+    assert response.status_code == 403
+    problem = response.json()
+    assert problem["type"] == "urn:phoenixflight:denied-by-policy"
+    assert problem["policy"] == "test"
+    assert problem["flight_id"]
+    assert agent.received == []
+    logged = gateway.handoff(outcome="refused")
+    assert (logged["policy"], logged["rule"]) == ("test", "quarantined")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "reason", "detail"),
+    [
+        ({}, 400, "malformed-packet", "flight-capability is missing"),
+        ({"flight-capability": "code.execute,,"}, 400, "malformed-packet", "character 13"),
+        ({"flight-capability": '"quoted"'}, 400, "malformed-packet", "not a token"),
+        ({"flight-capability": "a;min-trust=2"}, 400, "malformed-packet", "min-trust"),
+        ({**CAPABILITY, "flight-conversation": "bare"}, 400, "malformed-packet", "flight-conversation"),
+        ({**CAPABILITY, "flight-timeout": "soon"}, 400, "malformed-packet", "flight-timeout"),
+        ({**CAPABILITY, "flight-budget": "tokens="}, 400, "malformed-packet", "flight-budget"),
+        ({"flight-capability": "code.fly"}, 404, "capability-unknown", "code.fly"),
+        ({"flight-capability": "code.execute;min-trust=0.99"}, 503, "no-eligible-agent", "trust"),
+        ({"flight-capability": "code.rest"}, 503, "no-eligible-agent", "not ready"),
+    ],
+)
+def test_refusals_say_what_to_change(
+    agent: RawAgent, start_gateway: StartGateway, headers: dict[str, str], status: int, reason: str, detail: str
+) -> None:
+    gateway = start_gateway(
+        [
+            member(agent.port, trust=0.9),
+            member(agent.port, "resting", capabilities=["code.rest"], state="draining"),
+        ]
+    )
+    with gateway.client(http2=True) as client:
+        response = client.post("/run", headers=headers)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == f"urn:phoenixflight:{reason}"
+    assert detail in problem["detail"]
+    assert ("retry-after" in response.headers) == (status == 503)
+    assert agent.received == []
+
+
+def test_a_conversation_stays_with_its_agent_and_others_spread(raw_agent, start_gateway: StartGateway) -> None:
+    agents = [raw_agent(answer_each) for _ in range(4)]
+    gateway = start_gateway([member(agent.port, f"executor-{at}") for at, agent in enumerate(agents)])
+    owners: dict[int, set[str]] = {}
+    with gateway.client(http2=True) as client:
+        for number in list(range(40)) * 2:
+            response = client.post("/run", headers={**CAPABILITY, "flight-conversation": f'"c{number}"'})
+            owners.setdefault(number, set()).add(response.headers["flight-agent"])
+    assert all(len(found) == 1 for found in owners.values())
+    assert len(set.union(*owners.values())) == 4
+
+
+def test_an_agent_that_cannot_be_reached_is_passed_over(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(free_port(), "gone"), member(agent.port, "there")])
+    with gateway.client() as client:
+        answers = [
+            client.post("/run", headers={**CAPABILITY, "flight-conversation": f'"c{number}"'}) for number in range(20)
+        ]
+    assert {each.status_code for each in answers} == {200}
+    assert {each.headers["flight-agent"] for each in answers} == {'"there"'}
+    assert "2" in {each.headers.get("flight-attempts") for each in answers}
+
+
+def test_flight_timeout_ends_in_504(raw_agent, start_gateway: StartGateway) -> None:
+    def silent(agent, connection) -> None:  # type: ignore[no-untyped-def]
+        agent.read_head(connection)
+        connection.recv(1)
+
+    agent = raw_agent(silent)
+    gateway = start_gateway([member(agent.port)])
+    with gateway.client() as client:
+        response = client.post("/run", headers={**CAPABILITY, "flight-timeout": "300"})
+    assert response.status_code == 504
+    assert response.json()["type"] == "urn:phoenixflight:deadline-exceeded"
+    (line,) = [line for line in agent.received[0].split(b"\r\n") if line.startswith(b"flight-timeout: ")]
+    assert 0 < int(line.partition(b": ")[2]) <= 300
