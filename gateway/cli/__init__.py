@@ -6,6 +6,7 @@ import typer
 
 from gateway.cli.certs import app as certs
 from gateway.cli.check import check
+from gateway.cli.demo import demo
 from gateway.cli.explain import explain
 from gateway.cli.run import run
 
@@ -13,6 +14,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 app.command()(run)
 app.command()(check)
 app.command()(explain)
+app.command()(demo)
 app.add_typer(certs, name="certs")
 
 

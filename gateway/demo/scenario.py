@@ -1,0 +1,172 @@
+"""What the demo's person asks, which handoffs must come of it, and whether they did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shlex
+import signal
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from gateway.demo.mesh import AGENTS, LOGS, Mesh, running_mesh
+from gateway.demo.peer import Packet
+from gateway.demo.processes import ProcessExitedError, log_tails
+from gateway.demo.report import Report, short
+from gateway.demo.user import CAPABILITY, TaskFailedError, ask
+from gateway.handoff import Handoff, Outcome
+
+GOALS = {
+    "primes": "Sum the primes below 100",
+    "fibonacci": "Find the 50th Fibonacci number",
+}
+"""By conversation; the ring puts the two on different executors."""
+
+RUN = "code.execute, lang.python"
+
+EXPECTED = Counter(
+    {
+        ("user", CAPABILITY, Outcome.COMPLETED): 2,  # the agent card, then the message
+        ("planner", "notify.progress", Outcome.COMPLETED): 1,
+        ("planner", "code.write", Outcome.COMPLETED): 1,
+        ("coder", RUN, Outcome.COMPLETED): 2,  # the first draft fails its test
+        ("executor", "code.review", Outcome.COMPLETED): 1,
+        ("reviewer", "tool.lint", Outcome.COMPLETED): 1,  # at least: MCP negotiates first
+        ("reviewer", RUN, Outcome.REFUSED): 1,
+    }
+)
+"""From whom, for what, how it ended; at least how often in each conversation."""
+
+LOG_TIMEOUT_S = 5.0
+"""How long a handoff's line may take to reach the access log."""
+
+
+class ScenarioFailedError(Exception):
+    """The demo did not go as it must; the message says how."""
+
+
+class Handoffs:
+    """The access log as it is written."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._seen: list[Handoff] = []
+        self._arrived = asyncio.Condition()
+
+    async def follow(self, lines: asyncio.StreamReader) -> None:
+        """Show each handoff until the log ends."""
+        async for line in lines:
+            handoff = msgspec.json.decode(line, type=Handoff)
+            self._report.row(handoff)
+            async with self._arrived:
+                self._seen.append(handoff)
+                self._arrived.notify_all()
+
+    def all(self) -> tuple[Handoff, ...]:
+        """Those seen so far."""
+        return tuple(self._seen)
+
+    def of(self, conversation: str) -> tuple[Handoff, ...]:
+        """Those of one conversation."""
+        return tuple(handoff for handoff in self._seen if handoff.conversation == conversation)
+
+    async def expect(self, conversation: str) -> None:
+        """Wait until `conversation` has everything that it must have.
+
+        Raises:
+            ScenarioFailedError: with what is missing.
+
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOG_TIMEOUT_S), self._arrived:
+                await self._arrived.wait_for(lambda: not self._missing(conversation))
+        missing = self._missing(conversation)
+        if missing:
+            rows = "; ".join(f"{caller} -> {what}, {how.value}" for caller, what, how in missing.elements())
+            raise ScenarioFailedError(f"conversation {conversation}: no handoff {rows}")
+        runs = {each.agent for each in self.of(conversation) if each.capability == RUN and each.agent}
+        if len(runs) != 1:
+            raise ScenarioFailedError(f"conversation {conversation} was spread over {', '.join(sorted(runs))}")
+        self._report.say(f"conversation {conversation}: both drafts ran on {runs.pop()}", "dim")
+
+    def _missing(self, conversation: str) -> Counter[tuple[str, str, Outcome]]:
+        return EXPECTED - Counter((short(each.caller), each.capability, each.outcome) for each in self.of(conversation))
+
+
+async def play(console: Console, *, stay: bool) -> None:
+    """Start the mesh, ask the goals, show what happens; on SIGINT, SIGTERM and SIGHUP be cancelled.
+
+    Args:
+        console: where to.
+        stay: leave it all running afterwards, until cancelled.
+
+    Raises:
+        ScenarioFailedError: something did not go as it must; with the ends of the processes' logs.
+
+    """
+    playing = asyncio.current_task()
+    assert playing is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
+    report = Report(console)
+    report.say("starting the gateway and its agents ...", "dim")
+    with tempfile.TemporaryDirectory(prefix="phoenixflight-demo-") as name:
+        folder = Path(name)
+        try:
+            async with running_mesh(folder) as mesh:
+                await mesh.processes.guard(_perform(mesh, report, stay=stay))
+        except (ScenarioFailedError, TaskFailedError, ProcessExitedError, TimeoutError) as error:
+            raise ScenarioFailedError(f"{error}\n{log_tails(folder / LOGS)}") from error
+
+
+async def _perform(mesh: Mesh, report: Report, *, stay: bool) -> None:
+    started = time.monotonic()
+    handoffs = Handoffs(report)
+    report.agents(mesh.agents, {name: agent.speaks for name, agent in AGENTS.items()})
+    following = asyncio.create_task(handoffs.follow(mesh.access_log))
+    try:
+        for conversation, goal in GOALS.items():
+            report.say(f'\nuser, in conversation "{conversation}": {goal}', "bold cyan")
+            report.header()
+            packet = Packet(
+                conversation=f'"{conversation}"',
+                task=f'"{conversation}-1"',
+                # W3C Trace Context: a trace of our own, sampled; the gateway and the agents carry it on.
+                traceparent=f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+            )
+            answer = await ask(goal, packet, mesh.settings("user"), lambda text: report.say(f"  {text}", "dim"))
+            await handoffs.expect(conversation)
+            report.answer(answer)
+            if answer.verdict != "approved":
+                raise ScenarioFailedError(f"the review of {conversation} ended with {answer.verdict!r}")
+        report.summary(handoffs.all(), time.monotonic() - started)
+        if stay:
+            _invite(mesh, report)
+            await asyncio.Event().wait()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def _invite(mesh: Mesh, report: Report) -> None:
+    """Say where everything is, and what to try."""
+    planner = mesh.settings("planner")
+    curl = shlex.join(
+        [
+            *("curl", "--no-buffer", "--http2", "--cacert", str(planner.trust_bundle)),
+            *("--cert", str(planner.certificate), "--key", str(planner.key)),
+            *("-H", "flight-capability: code.write", "-H", 'flight-conversation: "mine"'),
+            *("--json", json.dumps({"goal": GOALS["primes"], "test": ""}), f"{mesh.gateway}/write"),
+        ]
+    )
+    report.say(f"\nstill running, until Ctrl-C\n  gateway   {mesh.gateway} (mTLS)")
+    report.say(f"  admin     {mesh.admin}/status, /snapshot, /metrics")
+    report.say(f"  files     {mesh.folder} (change a policy: it is in force at once)")
+    report.say(f"  as the planner, hear the coder write:\n    {curl}\n")
