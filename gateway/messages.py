@@ -7,7 +7,12 @@ always in the form of RFC 8441: method ``CONNECT`` with `RequestHead.protocol` s
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+
+AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~:\[\]%!$&'()*+,;=]*")
+"""The characters of a host and port (RFC 3986 section 3.2), without user information."""
 
 Field = tuple[bytes, bytes]
 Fields = list[Field]

@@ -21,5 +21,3 @@ app.add_typer(certs, name="certs")
 def main() -> None:
     """The entry point of ``phoenixflight``."""
     app()
-
-

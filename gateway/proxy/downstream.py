@@ -87,7 +87,8 @@ class DownstreamConnection(Connection):
                 self.listener.handshake_failed("no-spiffe-id")
                 self.principal = None
             else:
-                if inner and self.principal is not None and shown.id != self.principal.id:
+                known = self.principal
+                if inner and known is not None and known.not_after is not None and shown.id != known.id:
                     raise TlsFailure("two-identities", "the tunnel and what is inside it show different identities")
                 self.principal = shown
         elif not inner:

@@ -125,7 +125,7 @@ class Exchange:
             self.refuse = verdict
             self._refuse(verdict.refusal)
             return
-        if plane.draining and not self.downstream.exchanges:
+        if plane.draining:
             self._refuse(Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1))
             return
         self.forward = verdict

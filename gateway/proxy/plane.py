@@ -143,8 +143,8 @@ class DataPlane:
             listener=exchange.downstream.listener.name,
             protocol=codec.name if codec is not None else "",
             method=head.method.decode("latin-1"),
-            authority=head.authority.decode("latin-1"),
-            path=head.path.decode("latin-1"),
+            authority=_logged(head.authority),
+            path=_logged(head.path.partition(b"?")[0]),
             status=exchange.status,
             attempts=exchange.attempts,
             bytes_in=exchange.bytes_in,
@@ -197,6 +197,14 @@ class DataPlane:
         for pool in list(self._pools.values()):
             await pool.close()
         return clean
+
+
+MAX_LOGGED_CHARACTERS = 512
+
+
+def _logged(text: bytes) -> str:
+    """What of a caller's text goes into the record; never a query, which may carry secrets."""
+    return text[:MAX_LOGGED_CHARACTERS].decode("latin-1")
 
 
 _second = 0

@@ -57,6 +57,7 @@ AMBIGUOUS = {
     "a space before the colon": HEAD + b"content-length : 0\r\n\r\n",
     "a space in front of the first field": b"POST /run HTTP/1.1\r\n host: gateway\r\n\r\n",
     "two Hosts": HEAD + b"host: other\r\n\r\n",
+    "a Host that is none": b"GET /run HTTP/1.1\r\nhost: a/b c\r\nflight-capability: code.execute\r\n\r\n",
     "no Host": b"GET /run HTTP/1.1\r\nflight-capability: code.execute\r\n\r\n",
     "a lower-case method": b"get /run HTTP/1.1\r\nhost: gateway\r\nflight-capability: code.execute\r\n\r\n",
     "an unknown version": b"GET /run HTTP/1.2\r\nhost: gateway\r\nflight-capability: code.execute\r\n\r\n",

@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import httptools
 
-from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead, field_value
 from gateway.proxy.codec.events import (
     ConnectionFailed,
     DataReceived,
@@ -303,6 +303,8 @@ class Http1Server(_Http1):
             if name == b"host":
                 if host is not None:
                     raise _Rejected("two Host fields")
+                if AUTHORITY.fullmatch(value) is None:
+                    raise _Rejected("a Host that is no host")
                 host = value
                 continue
             if name == b"content-length":
@@ -355,7 +357,7 @@ class Http1Server(_Http1):
             raise _Rejected("the request target is neither a path nor an http URL")
         cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
         authority, path = rest[:cut], rest[cut:]
-        if not authority or b"@" in authority:
+        if not authority or AUTHORITY.fullmatch(authority) is None:
             raise _Rejected("the request target has no plain host")
         return scheme.lower(), authority, path if path[:1] == b"/" else b"/" + path
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead
 from gateway.proxy.codec.events import (
     ConnectionFailed,
     DataReceived,
@@ -69,7 +69,6 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 _BAD_PATH = re.compile(rb"[\x00-\x20\x7f]")
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~:\[\]%!$&'()*+,;=]*")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
@@ -149,7 +148,7 @@ def _request_head(headers: Fields) -> RequestHead:
             raise _Malformed  # RFC 9113 section 8.3.1: they may not disagree
         authority = host
         fields = [item for item in fields if item[0] != b"host"]
-    if not authority or _AUTHORITY.fullmatch(authority) is None:
+    if not authority or AUTHORITY.fullmatch(authority) is None:
         raise _Malformed
     if cookies > 1:  # RFC 9113 section 8.2.3
         joined = b"; ".join(value for name, value in fields if name == b"cookie")
