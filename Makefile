@@ -10,6 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
 
 test: $(VENV)/.dev
+	tools/test-deps
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev

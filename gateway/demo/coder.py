@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.demo.peer import Packet, Settings, create_app, serve_http1
+from gateway.demo.peer import Packet, Settings, create_app, in_words, raise_for_problem, serve_http1
 
 TOKEN_INTERVAL_S = 0.02
 """How fast the stand-in for a model writes."""
@@ -57,20 +57,24 @@ def drafts_for(goal: str) -> tuple[str, ...] | None:
 async def work(
     drafts: tuple[str, ...], test: str, packet: Packet, gateway: httpx.AsyncClient
 ) -> AsyncIterator[dict[str, Any]]:
-    """Write draft after draft until one passes `test`: ``{"token"}``s, then for each a ``{"run"}``."""
+    """Write draft after draft until one passes `test`: ``{"token"}``s and a ``{"run"}`` for each, or ``{"failed"}``."""
     for draft in drafts:
         for token in re.findall(r"\s*\S+\s*", draft):
             yield {"token": token}
             await asyncio.sleep(TOKEN_INTERVAL_S)
         # The same conversation: the same replica runs the next draft, whatever it has kept warm for us.
-        response = await gateway.post(
-            "/run",
-            json={"code": f"{draft}\n{test}\nprint(answer)\n"},
-            headers=packet.onward("code.execute, lang.python"),
-        )
-        response.raise_for_status()
+        try:
+            response = await gateway.post(
+                "/run",
+                json={"code": f"{draft}\n{test}\nprint(answer)\n", "review": True},
+                headers=packet.onward("code.execute, lang.python"),
+            )
+            await raise_for_problem(response)
+        except httpx.HTTPError as error:  # the stream has begun: a status is no longer possible
+            yield {"failed": in_words(error)}
+            return
         run = response.json()
-        yield {"run": {**run, "code": draft, "agent": response.headers.get("flight-agent", "").strip('"')}}
+        yield {"run": {**run, "code": draft, "agent": response.headers["flight-agent"].strip('"')}}
         if run["ok"]:
             return
 

@@ -1,7 +1,7 @@
 """Runs a short Python program.  Capabilities: ``code.execute``, ``lang.python``; plain JSON over HTTP/1.1 mTLS.
 
-A program that runs through is handed on to review by the executor itself, with what it printed: whoever wrote
-the code has no chance to embellish the evidence.
+Asked for a review, it hands a program that ran through on by itself, with what it printed: whoever wrote the
+code has no chance to embellish the evidence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.demo.peer import Packet, Settings, create_app, serve_http1
+from gateway.demo.peer import Packet, Settings, create_app, raise_for_problem, serve_http1
 
 TIME_LIMIT_S = 5.0
 
@@ -59,17 +59,18 @@ async def execute(code: str) -> Run:
 
 
 async def run(request: Request) -> JSONResponse:
-    """``POST /run`` with ``{"code"}``: ``{"ok", "output"}``, and the reviewer's ``review`` when it ran through."""
-    code = (await request.json())["code"]
+    """``POST /run`` with ``{"code", "review"}``: ``{"ok", "output"}``, and, asked for one, a ``review`` if it is ok."""
+    asked = await request.json()
+    code = asked["code"]
     result = await execute(code)
     answer = {"ok": result.ok, "output": result.output}
-    if result.ok:
+    if result.ok and asked["review"]:
         packet = Packet.received(request.headers)
         gateway: httpx.AsyncClient = request.state.gateway
         response = await gateway.post(
             "/review", json={"code": code, "output": result.output}, headers=packet.onward("code.review")
         )
-        response.raise_for_status()
+        await raise_for_problem(response)
         answer["review"] = response.json()
     return JSONResponse(answer)
 

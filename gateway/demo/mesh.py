@@ -53,8 +53,6 @@ PEOPLE = ("user",)
 LOGS = "logs"
 """The folder, within the mesh's, of the processes' logs."""
 
-_GATEWAY = "from gateway.cli import main; main()"
-
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
@@ -64,7 +62,6 @@ class Mesh:
     ports: dict[str, int]
     """By agent; ``mesh`` and ``admin`` are the gateway's."""
     processes: Processes
-    access_log: asyncio.StreamReader
 
     @property
     def gateway(self) -> str:
@@ -96,8 +93,12 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running_mesh(folder: Path) -> AsyncIterator[Mesh]:
+async def running_mesh(folder: Path, on_handoff: Callable[[bytes], None]) -> AsyncIterator[Mesh]:
     """Write everything into `folder`, start the processes, and end them on the way out.
+
+    Args:
+        folder: an empty one.
+        on_handoff: told each line of the gateway's access log.
 
     Raises:
         ProcessExitedError: one of them did not stay up.
@@ -110,10 +111,9 @@ async def running_mesh(folder: Path) -> AsyncIterator[Mesh]:
     svids |= {name: f"/ns/people/sa/{name}" for name in PEOPLE}
     issue_dev_certificates(folder / "certs", trust_domain=TRUST_DOMAIN, svids=svids, now=datetime.now(UTC))
     async with Processes(folder / LOGS) as processes:
-        command = [sys.executable, "-c", _GATEWAY, "run", "--config", str(folder / "gateway.yaml")]
-        access_log = await processes.start("gateway", command, {}, pipe=True)
-        assert access_log is not None
-        mesh = Mesh(folder, ports, processes, access_log)
+        command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")]
+        await processes.start("gateway", command, {}, on_line=on_handoff)
+        mesh = Mesh(folder, ports, processes)
         for name, agent in AGENTS.items():
             own = mesh.settings(agent.module)
             environment = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from contextlib import suppress
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError
 
 from gateway.demo.peer import Settings
 
@@ -14,9 +16,10 @@ from gateway.demo.peer import Settings
 async def acknowledge(websocket: ServerConnection) -> None:
     """Answer each message of a connection with its number and text, until the caller closes."""
     number = 0
-    async for message in websocket:
-        number += 1
-        await websocket.send(json.dumps({"acknowledged": number, "text": json.loads(message)["text"]}))
+    with suppress(ConnectionClosedError):  # a caller that broke off waits for no acknowledgement
+        async for message in websocket:
+            number += 1
+            await websocket.send(json.dumps({"acknowledged": number, "text": json.loads(message)["text"]}))
 
 
 async def main(settings: Settings) -> None:

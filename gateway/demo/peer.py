@@ -18,7 +18,12 @@ import httpx
 import hypercorn.asyncio
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
+
+PROBLEM = "application/problem+json"
+"""RFC 9457: how the gateway tells why it refused."""
 
 TIMEOUT_S = 30.0
 """How long an agent waits for the next byte of an answer."""
@@ -112,6 +117,32 @@ def gateway_client(settings: Settings) -> httpx.AsyncClient:
     )
 
 
+async def raise_for_problem(response: httpx.Response) -> None:
+    """Do nothing for an answer that is not an error.
+
+    Raises:
+        httpx.HTTPStatusError: it is one; in the words of the gateway, or of the agent, where it has some.
+
+    """
+    if response.headers.get("content-type") == PROBLEM:
+        await response.aread()
+        problem = response.json()
+        words = f"{problem['title']}: {problem['detail']}"
+        raise httpx.HTTPStatusError(words, request=response.request, response=response)
+    response.raise_for_status()
+
+
+def in_words(error: Exception) -> str:
+    """What `error` says of itself; a connection that broke often says nothing."""
+    return str(error) or type(error).__name__
+
+
+async def not_handed_on(_: Request, error: Exception) -> Response:
+    """Tell whoever handed work to us that we could not hand it on in our turn."""
+    problem = {"title": "The work could not be handed on", "status": 502, "detail": in_words(error)}
+    return JSONResponse(problem, status_code=502, media_type=PROBLEM)
+
+
 def create_app(routes: Sequence[BaseRoute], settings: Settings) -> Starlette:
     """An ASGI application whose handlers find a client for the gateway in ``request.state.gateway``."""
 
@@ -120,7 +151,7 @@ def create_app(routes: Sequence[BaseRoute], settings: Settings) -> Starlette:
         async with gateway_client(settings) as gateway:
             yield {"gateway": gateway}
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={httpx.HTTPError: not_handed_on})
 
 
 def serve_http1(app: Starlette, settings: Settings, *, tls: bool) -> None:

@@ -20,9 +20,10 @@ from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import AgentCapabilities, AgentCard, AgentInterface, AgentSkill
 from starlette.applications import Starlette
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
-from gateway.demo.peer import Packet, Settings, client_tls, gateway_client, serve_http2
+from gateway.demo.peer import Packet, Settings, client_tls, gateway_client, in_words, raise_for_problem, serve_http2
 
 TESTS = {
     "primes": 'assert answer == 1060, f"expected 1060, got {answer}"',
@@ -31,18 +32,16 @@ TESTS = {
 """By a word of the goal: how to tell that it has been reached."""
 
 
-@asynccontextmanager
-async def progress_channel(packet: Packet, settings: Settings) -> AsyncIterator[ClientConnection]:
-    """A WebSocket to whoever takes progress, through the gateway."""
+def progress_channel(packet: Packet, settings: Settings) -> connect:
+    """A WebSocket to whoever takes progress, through the gateway; to be entered."""
     tls = client_tls(settings)
     tls.set_alpn_protocols(["http/1.1"])
-    async with connect(
+    return connect(
         settings.gateway.replace("https:", "wss:") + "/progress",
         ssl=tls,
         proxy=None,
         additional_headers=packet.onward("notify.progress"),
-    ) as websocket:
-        yield websocket
+    )
 
 
 class Planner(AgentExecutor):
@@ -58,10 +57,22 @@ class Planner(AgentExecutor):
         task = context.current_task or new_task_from_user_message(context.message)
         await event_queue.enqueue_event(task)
         updater = TaskUpdater(event_queue, task.id, task.context_id)
-        goal = context.get_user_input()
-        test = next((test for word, test in TESTS.items() if word in goal.lower()), "")
         packet = Packet.received(context.call_context.state["headers"])
+        try:
+            run = await self._reach(context.get_user_input(), packet, updater)
+        except (httpx.HTTPError, WebSocketException) as error:
+            await updater.failed(new_text_message(f"the work could not be handed on. {in_words(error)}"))
+            return
+        if not run["ok"]:
+            await updater.failed(new_text_message(f"the goal was not reached. {run['output']}"))
+            return
+        await updater.add_artifact([new_text_part(json.dumps(run))], name="result")
+        await updater.complete(new_text_message(f"{run['review']['verdict']}: the answer is {run['output']}"))
 
+    async def _reach(self, goal: str, packet: Packet, updater: TaskUpdater) -> dict[str, Any]:
+        """The last run of the code that the coder writes for `goal`."""
+        test = next((test for word, test in TESTS.items() if word in goal.lower()), "")
+        run: dict[str, Any] = {"ok": False, "output": "nothing was run"}
         async with progress_channel(packet, self._settings) as progress:
 
             async def tell(text: str) -> None:
@@ -70,31 +81,27 @@ class Planner(AgentExecutor):
                 await updater.start_work(new_text_message(text))
 
             await tell(f"planned: write it, test it, have it reviewed. Goal: {goal}")
-            run: dict[str, Any] = {"ok": False, "output": "nothing was run"}
             draft, begun = 1, False
             async for event in self._have_written(goal, test, packet):
                 if "token" in event:
                     part = new_text_part(event["token"])
                     await updater.add_artifact([part], artifact_id=f"draft-{draft}", name="draft", append=begun)
                     begun = True
+                elif "failed" in event:
+                    run = {"ok": False, "output": event["failed"]}
                 else:
                     run = event["run"]
                     draft, begun = draft + 1, False
                     outcome = "passed, it printed" if run["ok"] else "failed with"
                     await tell(f"{run['agent']} ran the draft: its test {outcome} {run['output']}")
-
-        if not run["ok"]:
-            await updater.failed(new_text_message(f"no draft passed its test: {run['output']}"))
-            return
-        await updater.add_artifact([new_text_part(json.dumps(run))], artifact_id="result", name="result")
-        await updater.complete(new_text_message(f"{run['review']['verdict']}: the answer is {run['output']}"))
+        return run
 
     async def _have_written(self, goal: str, test: str, packet: Packet) -> AsyncIterator[dict[str, Any]]:
         """What the coder streams, event by event."""
         async with self._gateway.stream(
             "POST", "/write", json={"goal": goal, "test": test}, headers=packet.onward("code.write")
         ) as response:
-            response.raise_for_status()
+            await raise_for_problem(response)
             async for line in response.aiter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ class Processes:
         logs.mkdir(exist_ok=True)
         self._logs = logs
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._readers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Processes:
         return self
@@ -45,6 +46,7 @@ class Processes:
         finally:
             # Also when the wait above was interrupted; and for what a process itself may have left behind.
             self._signal(signal.SIGKILL)
+            await asyncio.gather(*self._readers)
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._running.values():
@@ -52,19 +54,19 @@ class Processes:
                 os.killpg(process.pid, number)
 
     async def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, pipe: bool = False
-    ) -> asyncio.StreamReader | None:
-        """Start `command`; its standard error goes to its log, as does its standard output unless `pipe`.
-
-        Returns:
-            The standard output, with `pipe`.
-
-        """
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Start `command`; its output goes to its log, but for the lines of standard output that `on_line` takes."""
         with (self._logs / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE if pipe else log,
+                stdout=asyncio.subprocess.PIPE if on_line else log,
                 stderr=log,
                 env={**os.environ, **environment},
                 cwd=self._logs,
@@ -72,7 +74,8 @@ class Processes:
                 start_new_session=True,  # the terminal's Ctrl-C is for the owner, who then ends all in order
             )
         self._running[name] = process
-        return process.stdout
+        if on_line is not None and process.stdout is not None:
+            self._readers.append(asyncio.create_task(_read(process.stdout, on_line)))
 
     async def guard(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`, which is given up as soon as a process ends.
@@ -95,7 +98,12 @@ class Processes:
             await asyncio.gather(working, *exits, return_exceptions=True)
 
 
-def log_tails(logs: Path, lines: int = 12) -> str:
+async def _read(stream: asyncio.StreamReader, on_line: Callable[[bytes], None]) -> None:
+    async for line in stream:
+        on_line(line)
+
+
+def log_tails(logs: Path, lines: int = 6) -> str:
     """The last `lines` of each log in the folder `logs` that has any."""
     parts = []
     for log in sorted(logs.glob("*.log")):

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.demo.peer import TIMEOUT_S, Packet, Settings, client_tls, create_app, serve_http2
+from gateway.demo.peer import TIMEOUT_S, Packet, Settings, client_tls, create_app, raise_for_problem, serve_http2
 
 
 async def lint(code: str, packet: Packet, settings: Settings) -> list[str]:
@@ -40,11 +40,14 @@ async def lint(code: str, packet: Packet, settings: Settings) -> list[str]:
 
 async def rerun(code: str, packet: Packet, gateway: httpx.AsyncClient) -> str:
     """Try to have the code run again; what became of it, in words."""
-    response = await gateway.post("/run", json={"code": code}, headers=packet.onward("code.execute, lang.python"))
-    if response.headers["content-type"] == "application/problem+json":
-        return f"not run again: {response.json()['detail']}"
-    response.raise_for_status()
-    return f"run again: {response.json()['output']}"
+    response = await gateway.post(
+        "/run", json={"code": code, "review": False}, headers=packet.onward("code.execute, lang.python")
+    )
+    try:
+        await raise_for_problem(response)
+    except httpx.HTTPStatusError as error:
+        return f"not run again. {error}"
+    return f"run again, it printed {response.json()['output']}"
 
 
 async def review(request: Request, settings: Settings) -> JSONResponse:

@@ -53,21 +53,19 @@ class ScenarioFailedError(Exception):
 
 
 class Handoffs:
-    """The access log as it is written."""
+    """The access log, as it is written."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._seen: list[Handoff] = []
-        self._arrived = asyncio.Condition()
+        self._arrived = asyncio.Event()
 
-    async def follow(self, lines: asyncio.StreamReader) -> None:
-        """Show each handoff until the log ends."""
-        async for line in lines:
-            handoff = msgspec.json.decode(line, type=Handoff)
-            self._report.row(handoff)
-            async with self._arrived:
-                self._seen.append(handoff)
-                self._arrived.notify_all()
+    def take(self, line: bytes) -> None:
+        """Show and keep the handoff in a line of the log."""
+        handoff = msgspec.json.decode(line, type=Handoff)
+        self._report.row(handoff)
+        self._seen.append(handoff)
+        self._arrived.set()
 
     def all(self) -> tuple[Handoff, ...]:
         """Those seen so far."""
@@ -85,8 +83,10 @@ class Handoffs:
 
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOG_TIMEOUT_S), self._arrived:
-                await self._arrived.wait_for(lambda: not self._missing(conversation))
+            async with asyncio.timeout(LOG_TIMEOUT_S):
+                while self._missing(conversation):
+                    self._arrived.clear()
+                    await self._arrived.wait()
         missing = self._missing(conversation)
         if missing:
             rows = "; ".join(f"{caller} -> {what}, {how.value}" for caller, what, how in missing.elements())
@@ -116,43 +116,38 @@ async def play(console: Console, *, stay: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
     report = Report(console)
+    handoffs = Handoffs(report)
     report.say("starting the gateway and its agents ...", "dim")
     with tempfile.TemporaryDirectory(prefix="phoenixflight-demo-") as name:
         folder = Path(name)
         try:
-            async with running_mesh(folder) as mesh:
-                await mesh.processes.guard(_perform(mesh, report, stay=stay))
+            async with running_mesh(folder, handoffs.take) as mesh:
+                await mesh.processes.guard(_perform(mesh, handoffs, report, stay=stay))
         except (ScenarioFailedError, TaskFailedError, ProcessExitedError, TimeoutError) as error:
             raise ScenarioFailedError(f"{error}\n{log_tails(folder / LOGS)}") from error
 
 
-async def _perform(mesh: Mesh, report: Report, *, stay: bool) -> None:
+async def _perform(mesh: Mesh, handoffs: Handoffs, report: Report, *, stay: bool) -> None:
     started = time.monotonic()
-    handoffs = Handoffs(report)
     report.agents(mesh.agents, {name: agent.speaks for name, agent in AGENTS.items()})
-    following = asyncio.create_task(handoffs.follow(mesh.access_log))
-    try:
-        for conversation, goal in GOALS.items():
-            report.say(f'\nuser, in conversation "{conversation}": {goal}', "bold cyan")
-            report.header()
-            packet = Packet(
-                conversation=f'"{conversation}"',
-                task=f'"{conversation}-1"',
-                # W3C Trace Context: a trace of our own, sampled; the gateway and the agents carry it on.
-                traceparent=f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
-            )
-            answer = await ask(goal, packet, mesh.settings("user"), lambda text: report.say(f"  {text}", "dim"))
-            await handoffs.expect(conversation)
-            report.answer(answer)
-            if answer.verdict != "approved":
-                raise ScenarioFailedError(f"the review of {conversation} ended with {answer.verdict!r}")
-        report.summary(handoffs.all(), time.monotonic() - started)
-        if stay:
-            _invite(mesh, report)
-            await asyncio.Event().wait()
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+    for conversation, goal in GOALS.items():
+        report.say(f'\nuser, in conversation "{conversation}": {goal}', "bold cyan")
+        report.header()
+        packet = Packet(
+            conversation=f'"{conversation}"',
+            task=f'"{conversation}-1"',
+            # W3C Trace Context: a trace of our own, sampled; the gateway and the agents carry it on.
+            traceparent=f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+        )
+        answer = await ask(goal, packet, mesh.settings("user"), lambda text: report.say(f"  {text}", "dim"))
+        await handoffs.expect(conversation)
+        report.answer(answer)
+        if answer.verdict != "approved":
+            raise ScenarioFailedError(f"the review of {conversation} ended with {answer.verdict!r}")
+    report.summary(handoffs.all(), time.monotonic() - started)
+    if stay:
+        _invite(mesh, report)
+        await asyncio.Event().wait()
 
 
 def _invite(mesh: Mesh, report: Report) -> None:
@@ -160,10 +155,11 @@ def _invite(mesh: Mesh, report: Report) -> None:
     planner = mesh.settings("planner")
     curl = shlex.join(
         [
-            *("curl", "--no-buffer", "--http2", "--cacert", str(planner.trust_bundle)),
+            *("curl", "--silent", "--no-buffer", "--http2", "--cacert", str(planner.trust_bundle)),
             *("--cert", str(planner.certificate), "--key", str(planner.key)),
             *("-H", "flight-capability: code.write", "-H", 'flight-conversation: "mine"'),
-            *("--json", json.dumps({"goal": GOALS["primes"], "test": ""}), f"{mesh.gateway}/write"),
+            *("-d", json.dumps({"goal": GOALS["primes"], "test": "assert answer == 1060"})),
+            f"{mesh.gateway}/write",
         ]
     )
     report.say(f"\nstill running, until Ctrl-C\n  gateway   {mesh.gateway} (mTLS)")

@@ -291,3 +291,59 @@ def test_sigterm_finishes_what_is_in_flight(raw_agent, start_gateway: StartGatew
     assert dict(peer.event(h2.events.ResponseReceived, stream).headers)[":status"] == "200"
     assert peer.event(h2.events.DataReceived, stream).data == b"whole"
     assert gateway.process.wait(10) == 0
+
+
+def test_an_answer_before_the_request_s_end_is_whole_and_a_bounded_rest_of_the_request_is_taken(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+    peer = connect(gateway)
+    stream = peer.request([*HEADERS, ("content-length", "50000000")], ended=False)
+    peer.h2.send_data(stream, b"x" * 16384)
+    peer.flush()
+    assert peer.event(h2.events.DataReceived, stream).data == b"ok"
+    peer.event(h2.events.StreamEnded, stream)
+    sent = 16384
+    while not any(isinstance(event, h2.events.StreamReset) for event in peer.events):
+        window = min(peer.h2.local_flow_control_window(stream), peer.h2.max_outbound_frame_size)
+        if window:
+            peer.h2.send_data(stream, b"x" * window)
+            peer.flush()
+            sent += window
+        else:
+            peer.until(lambda event: isinstance(event, h2.events.WindowUpdated | h2.events.StreamReset))
+            if peer.h2.streams[stream].closed:
+                break
+    assert 1_000_000 < sent < 2_000_000
+    assert gateway.handoff(status=200)["outcome"] == "completed"
+
+
+@pytest.mark.parametrize("http2", [True, False])
+def test_a_client_that_is_still_sending_when_it_is_refused_reads_why(
+    agent: RawAgent, start_gateway: StartGateway, http2: bool
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+    with gateway.client("mallory", http2=http2) as client:
+        for _ in range(10):
+            response = client.post("/run", headers={"flight-capability": "code.execute"}, content=b"x" * 400_000)
+            assert response.json()["type"] == "urn:phoenixflight:denied-by-policy"
+
+
+def test_pseudo_fields_in_trailers_are_a_stream_error_and_the_body_is_never_whole(
+    raw_agent, start_gateway: StartGateway
+) -> None:
+    def reads_all(agent: RawAgent, connection: socket.socket) -> None:
+        agent.read_head(connection)
+        while piece := connection.recv(1000):
+            agent.received.append(piece)
+
+    agent = raw_agent(reads_all)
+    gateway = start_gateway([member(agent.port)])
+    peer = connect(gateway)
+    stream = peer.request(HEADERS, ended=False)
+    peer.h2.send_data(stream, b"body")
+    peer.h2.send_headers(stream, [(":method", "GET")], end_stream=True)
+    peer.flush()
+    assert peer.event(h2.events.StreamReset, stream).error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    gateway.handoff(outcome="cancelled")
+    assert b"0\r\n\r\n" not in b"".join(agent.received)

@@ -6,7 +6,6 @@ GOAWAY is ours, because the library ends a connection with it while open streams
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import deque
 from collections.abc import Callable
@@ -63,6 +62,8 @@ STREAM_WINDOW_BYTES = 256 * 1024
 """What a peer may send on a stream before we have passed it on; the bound on what we hold for it."""
 CONNECTION_WINDOW_BYTES = 1024 * 1024
 """Credit for the connection is given back on receipt, so that one slow stream never stops the others."""
+DISCARD_BYTES = 1024 * 1024
+"""How much of a request is still read after its answer was sent, before the stream is reset."""
 _DEFAULT_WINDOW = 65535
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -171,8 +172,6 @@ class _Http2:
     multiplexed = True
     name = "h2"
     aborted = False
-    _unwanted: int
-    """The code that tells the peer that the rest of its message is not wanted."""
 
     def __init__(self, *, client: bool, max_streams: int) -> None:
         self.finished = False
@@ -206,6 +205,8 @@ class _Http2:
         self._ending: dict[int, Fields | None] = {}
         self._receiving: set[int] = set()
         """Streams on which the peer has not ended its message."""
+        self._discarding: dict[int, int] = {}
+        """Streams already answered whose request still comes in: how much more of it is taken."""
         self._released: set[int] = set()
         """Streams whose exchange is over, with data of ours still queued."""
         self._closing = False
@@ -261,15 +262,19 @@ class _Http2:
             self._connection_debt = 0
         if stream in self._open:
             self._events.append(DataReceived(stream, event.data, size))
+        elif size and stream in self._discarding:
+            self._discard(stream, size)
 
     def _on_ended(self, event: Any) -> None:
         stream = event.stream_id
         self._receiving.discard(stream)
+        self._discarding.pop(stream, None)
         if stream in self._open and stream not in self._headed:
             self._events.append(Ended(stream))
 
     def _on_trailers(self, event: Any) -> None:
         stream = event.stream_id
+        self._discarding.pop(stream, None)
         if stream not in self._open:
             return
         fields: Fields = list(event.headers)
@@ -283,6 +288,7 @@ class _Http2:
 
     def _on_reset(self, event: Any) -> None:
         stream = event.stream_id
+        self._discarding.pop(stream, None)
         if stream in self._open:
             self._forget(stream)
             self._events.append(StreamReset(stream, untouched=event.error_code == _Codes.REFUSED_STREAM))
@@ -309,6 +315,26 @@ class _Http2:
     def _ours(self, stream: int) -> bool:
         """Whether this side opened `stream`."""
         raise NotImplementedError
+
+    def _stop_receiving(self, stream: int) -> None:
+        """The rest of the peer's message is not wanted."""
+        self._reset(stream, _Codes.CANCEL)
+
+    def _discard(self, stream: int, size: int) -> None:
+        """Take and drop data of a stream that is answered, until it has cost enough."""
+        left = self._discarding[stream] - size
+        if left < 0:
+            del self._discarding[stream]
+            self._reset(stream, _Codes.NO_ERROR)
+            return
+        self._discarding[stream] = left
+        self._grant(stream, size)
+
+    def _grant(self, stream: int, size: int) -> None:
+        """Let the peer send `size` more on `stream`, unless it has ended there and needs no window."""
+        known = self._connection.streams.get(stream)
+        if known is not None and not known.closed:
+            self._connection.increment_flow_control_window(size, stream)
 
     def _refuse_stream(self, stream: int) -> None:
         """Answer a stream that broke the rules with a stream error."""
@@ -393,7 +419,7 @@ class _Http2:
             unwanted = stream in self._receiving
             self._forget(stream)
             if unwanted:
-                self._reset(stream, self._unwanted)
+                self._stop_receiving(stream)
         if self._closing and not self._open:
             self.finished = True
         return []
@@ -414,9 +440,7 @@ class _Http2:
             return
         debt = self._debts.get(stream, 0) + size
         if debt >= STREAM_WINDOW_BYTES // 4:
-            # A peer that has ended its side needs no window, and the library says so.
-            with contextlib.suppress(_h2.exceptions.ProtocolError):
-                self._connection.increment_flow_control_window(debt, stream)
+            self._grant(stream, debt)
             debt = 0
         self._debts[stream] = debt
 
@@ -444,7 +468,6 @@ class Http2Server(_Http2):
         self._handlers[_ev.RequestReceived] = self._on_request
 
     backlogged = False
-    _unwanted = _Codes.NO_ERROR  # RFC 9113 section 8.1: the answer is whole
 
     def _ours(self, stream: int) -> bool:
         return False
@@ -467,6 +490,11 @@ class Http2Server(_Http2):
             self._receiving.add(stream)
         self._events.append(RequestReceived(stream, head, ended))
 
+    def _stop_receiving(self, stream: int) -> None:
+        # RFC 9113 section 8.1 lets a server reset with NO_ERROR now, but many clients, still sending, then report the
+        # reset and never look at the answer: take a bounded rest of the request first.
+        self._discarding[stream] = DISCARD_BYTES
+
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         if stream in self._open:
             headers = [(b":status", b"%d" % head.status), *head.fields]
@@ -475,8 +503,6 @@ class Http2Server(_Http2):
 
 class Http2Client(_Http2):
     """The agent's side: writes requests, reads responses."""
-
-    _unwanted = _Codes.CANCEL
 
     def __init__(self, *, max_streams: int = 100) -> None:
         super().__init__(client=True, max_streams=max_streams)

@@ -1,0 +1,83 @@
+"""Certificates are replaced under traffic."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+from gateway.control.certs_dev import issue_dev_certificates
+from tests.conformance.test_http1 import answer_each
+from tests.conftest import CAPABILITY, client_context, eventually, launch, member
+
+SECONDS = float(os.environ.get("ROTATION_SECONDS", "5"))
+RATE = 200
+
+
+def serial(port: int, certs: Path) -> int:
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as raw,
+        client_context(certs).wrap_socket(raw, server_hostname="127.0.0.1") as connection,
+    ):
+        der = connection.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der).serial_number
+
+
+@pytest.mark.slow
+def test_certificates_replaced_under_traffic_fail_no_request(raw_agent, certs: Path, tmp_path: Path) -> None:
+    own = tmp_path / "certs"
+    shutil.copytree(certs, own)
+    (tmp_path / "gateway").mkdir()
+    gateway = launch(tmp_path / "gateway", own, [member(raw_agent(answer_each).port)])
+    seen: Counter[object] = Counter()
+    stop = threading.Event()
+
+    def call(http2: bool, fresh: bool) -> None:
+        """A quarter of the load; half of the callers make a new connection every ten requests."""
+        client = gateway.client(http2=http2)
+        due = time.monotonic()
+        for number in range(int(SECONDS * RATE / 4)):
+            if stop.is_set():
+                return
+            due += 4 / RATE
+            time.sleep(max(0.0, due - time.monotonic()))
+            try:
+                seen[client.post("/run", headers=CAPABILITY).status_code] += 1
+            except httpx.HTTPError as error:
+                seen[repr(error)] += 1
+            if fresh and number % 10 == 9:
+                client.close()
+                client = gateway.client(http2=http2)
+        client.close()
+
+    try:
+        before = serial(gateway.tls_port, own)
+        callers = [
+            threading.Thread(target=call, args=(http2, fresh)) for http2 in (True, False) for fresh in (True, False)
+        ]
+        for caller in callers:
+            caller.start()
+        serials = {before}
+        while any(caller.is_alive() for caller in callers):
+            issue_dev_certificates(own, trust_domain="mesh.local", svids={}, now=datetime.now(UTC))
+            known = set(serials)
+            eventually(lambda known=known: serial(gateway.tls_port, own) not in known)
+            serials.add(serial(gateway.tls_port, own))
+        for caller in callers:
+            caller.join()
+    finally:
+        stop.set()
+        gateway.stop()
+    assert set(seen) == {200}
+    assert seen[200] >= SECONDS * RATE * 0.95
+    assert len(serials) > 2
