@@ -100,7 +100,9 @@ def decide(
         entropy: ``random.getrandbits`` or its like; read only to mint an id.
 
     """
-    trusted = principal is not None and any(pattern.matches(principal.id) for pattern in snapshot.trusted_hops)
+    trusted = False
+    if snapshot.trusted_hops and principal is not None:
+        trusted = any(pattern.matches(principal.id) for pattern in snapshot.trusted_hops)
     sifted = sift(head.fields, trusted_hop=trusted)
     flight = sifted.flight
     traceparent = flight.get(names.TRACEPARENT, b"")

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_DEPTH = 40
 MAX_ALIASES = 16
+MAX_VALUES = 100_000
+"""In one document, with each alias counted as what it stands for."""
 
 API_VERSION: Final = "phoenixflight.io/v1"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 Location = tuple[str | int, ...]
 
@@ -50,18 +53,46 @@ class DocumentError(Exception):
         self.problems = tuple(problems)
 
 
-def _seconds(value: object) -> object:
-    if isinstance(value, str):
-        matched = _DURATION.fullmatch(value)
-        if matched is not None:
-            return float(matched[1]) * _UNITS[matched[2]]
-    if isinstance(value, float):
-        return value  # a default, in seconds already
-    raise ValueError("expected a duration such as 500ms, 30s, 5m or 1h")
+class ErrorAt(ValueError):
+    """What a validator of a whole raises about one part of it; `location` leads from the whole to the part."""
+
+    def __init__(self, message: str, *location: str | int) -> None:
+        super().__init__(message)
+        self.location: Location = location
+
+
+def refuse_duplicates(names: Iterable[str], what: str) -> None:
+    """Check that list items have names of their own.
+
+    Raises:
+        ErrorAt: two `what` share a name; it points at the name of the second.
+
+    """
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            raise ErrorAt(f"two {what} are named {name!r}", index, "name")
+        seen.add(name)
+
+
+def _seconds(value: object) -> float:
+    matched = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if matched is None:
+        raise ValueError("expected a duration such as 500ms, 30s, 5m or 1h")
+    return float(matched[1]) * _UNITS[matched[2]]
+
+
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise ValueError(f"{value[:80]!r} is not a name: use lower-case letters, digits, '-' and '.' between them")
+    return value
 
 
 Duration = Annotated[float, BeforeValidator(_seconds)]
 """A length of time: ``500ms``, ``30s``, ``5m``, ``1h`` in YAML, seconds in Python."""
+
+Name = Annotated[str, AfterValidator(_name)]
+"""What documents, listeners and agents are called: a DNS name of at most 253 characters."""
 
 
 class Spec(BaseModel):
@@ -80,11 +111,37 @@ class Spec(BaseModel):
 class Metadata(Spec):
     """A document's name and labels."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+    name: Name
     labels: dict[str, str] = {}
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# What was expected, in words; keys and values in braces are pydantic's.
+_WORDS = {
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "dict_type": "expected a mapping",
+    "enum": "expected {expected}",
+    "float_parsing": "expected a number",
+    "float_type": "expected a number",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected {ge} or more",
+    "int_from_float": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "less_than_equal": "expected {le} or less",
+    "literal_error": "expected {expected}",
+    "missing": "this field is required",
+    "model_type": "expected a mapping",
+    "path_type": "expected a path",
+    "string_pattern_mismatch": "expected text of the form {pattern}",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_too_short": "expected at least {min_length} character(s)",
+    "string_type": "expected text (numbers, true and false are text in quotes)",
+    "too_short": "expected at least {min_length} item(s)",
+    "tuple_type": "expected a list",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +174,7 @@ class Document:
 
         """
         try:
-            return model.model_validate(self.content)
+            return model.model_validate(self.content, by_alias=True, by_name=False)
         except ValidationError as error:
             details = error.errors()
             problems = [self._explain(model, each) for each in details if not _follows_from_another(each, details)]
@@ -125,21 +182,21 @@ class Document:
 
     def _explain(self, model: type[BaseModel], detail: Any) -> Problem:
         location: Location = tuple(detail["loc"])
-        path = ".".join(str(part) for part in location)
-        match detail["type"]:
+        kind, context = detail["type"], detail.get("ctx", {})
+        match kind:
             case "extra_forbidden":
                 name = str(location[-1])
                 known = _known_fields(model, location[:-1])
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
                 return self.problem((*location[:-1], f"key:{name}"), f"unknown field {name!r}{hint}")
-            case "missing":
-                return self.problem(location[:-1], f"{path}: this field is required")
             case "value_error":
-                return self.problem(location, f"{path}: {detail['ctx']['error']}")
+                error = context["error"]
+                message = str(error)
+                location += error.location if isinstance(error, ErrorAt) else ()
             case _:
-                message = detail["msg"][0].lower() + detail["msg"][1:]
-                return self.problem(location, f"{path}: {message}")
+                message = _WORDS[kind].format_map(context) if kind in _WORDS else detail["msg"]
+        return self.problem(location, f"{'.'.join(map(str, location))}: {message}")
 
 
 def _follows_from_another(detail: Any, details: Sequence[Any]) -> bool:
@@ -174,66 +231,117 @@ def parse(text: str, source: str) -> list[Document]:
     """The YAML documents in `text`.
 
     Raises:
-        DocumentError: it is too large, no YAML, too deep, full of aliases, has a key twice, or is not a mapping.
+        DocumentError: it is too large, no YAML, too deep, full of aliases, has a tag or a key twice, or is no mapping.
 
     """
     if len(text.encode()) > MAX_TEXT_BYTES:
         raise DocumentError([Problem(source, 1, 1, f"larger than {MAX_TEXT_BYTES} bytes")])
     try:
-        aliases = 0
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-            mark = event.start_mark or yaml.Mark("", 0, 0, 0, None, 0)
-            aliases += isinstance(event, yaml.AliasEvent)
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if aliases > MAX_ALIASES or depth > MAX_DEPTH:
-                what = f"more than {MAX_ALIASES} aliases" if aliases > MAX_ALIASES else f"deeper than {MAX_DEPTH}"
-                raise DocumentError([Problem(source, mark.line + 1, mark.column + 1, what)])
-        nodes = [node for node in yaml.compose_all(text, Loader=yaml.CSafeLoader) if node is not None]
+        _check_events(text, source)
+        nodes = list(yaml.compose_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         line, column = (at.line + 1, at.column + 1) if at is not None else (1, 1)
         raise DocumentError([Problem(source, line, column, f"not YAML: {error.problem}")]) from None
     except yaml.YAMLError as error:
         raise DocumentError([Problem(source, 1, 1, f"not YAML: {error}")]) from None
-    return [_document(node, source) for node in nodes]
+    # "---" with nothing after it, as templates leave behind, is no document.
+    return [_Reader(source).document(node) for node in nodes if node.value != ""]
 
 
-def _document(node: yaml.Node, source: str) -> Document:
-    positions: dict[Location, tuple[int, int]] = {}
-    problems: list[Problem] = []
-    constructor = yaml.CSafeLoader("")
+def _check_events(text: str, source: str) -> None:
+    """Refuse what must not even be composed: composing recurses, and a tag may name anything."""
+    aliases = depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if aliases > MAX_ALIASES:
+            what = f"more than {MAX_ALIASES} aliases"
+        elif depth > MAX_DEPTH:
+            what = f"deeper than {MAX_DEPTH}"
+        elif (tag := getattr(event, "tag", None)) is not None:
+            what = f"the tag {tag} is not understood; write text in quotes"
+        else:
+            continue
+        raise DocumentError([Problem(source, *_place(event), what)])
 
-    def build(node: yaml.Node, location: Location) -> Any:
-        mark = node.start_mark
-        positions[location] = (mark.line + 1, mark.column + 1)
+
+class _Loader(yaml.CSafeLoader):
+    """Plain scalars by the core schema of YAML 1.2: ``no``, ``1:30`` and dates are text."""
+
+    yaml_implicit_resolvers = {}
+
+
+_NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
+for _tag, _form, _first in (
+    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    (_BOOL, r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    (_INT, r"[-+]?[0-9]{1,18}", list("-+0123456789")),
+    (_FLOAT, r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_form})\Z"), _first)
+
+
+def _scalar(node: yaml.Node) -> str | float | bool | None:
+    if node.tag == _NULL:
+        return None
+    if node.tag == _BOOL:
+        return node.value in ("true", "True", "TRUE")
+    if node.tag == _INT:
+        return int(node.value)
+    return float(node.value) if node.tag == _FLOAT else str(node.value)
+
+
+def _place(marked: Any) -> tuple[int, int]:
+    """Line and column, from 1, of a YAML event or node."""
+    return marked.start_mark.line + 1, marked.start_mark.column + 1
+
+
+class _Reader:
+    """From composed nodes to one `Document`."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._positions: dict[Location, tuple[int, int]] = {}
+        self._problems: list[Problem] = []
+        self._values = 0
+
+    def document(self, node: yaml.Node) -> Document:
+        content = self._value(node, ())
+        if not isinstance(content, dict):
+            self._refuse(node, "expected a mapping with apiVersion, kind, metadata and spec")
+        if self._problems:
+            raise DocumentError(self._problems)
+        return Document(self._source, content, self._positions)
+
+    def _refuse(self, node: yaml.Node, message: str) -> None:
+        self._problems.append(Problem(self._source, *_place(node), message))
+
+    def _value(self, node: yaml.Node, location: Location) -> Any:
+        # An alias may stand for many values, or for one that it is itself a part of.
+        self._values += 1
+        if self._values > MAX_VALUES or len(location) > MAX_DEPTH:
+            what = f"more than {MAX_VALUES} values" if self._values > MAX_VALUES else f"deeper than {MAX_DEPTH}"
+            raise DocumentError([Problem(self._source, *_place(node), what)])
+        self._positions[location] = _place(node)
         if isinstance(node, yaml.MappingNode):
-            mapping: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                at = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-                if not isinstance(key_node, yaml.ScalarNode):
-                    problems.append(Problem(source, *at, "a key must be plain text"))
-                    continue
-                key: str = key_node.value
-                if key in mapping:
-                    problems.append(Problem(source, *at, f"{key!r} stands here twice"))
-                positions[(*location, f"key:{key}")] = at
-                mapping[key] = build(value_node, (*location, key))
-            return mapping
+            return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
-            return [build(each, (*location, index)) for index, each in enumerate(node.value)]
-        try:
-            return constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            problems.append(Problem(source, mark.line + 1, mark.column + 1, f"cannot be read: {error}"))
-            return None
+            return [self._value(each, (*location, index)) for index, each in enumerate(node.value)]
+        return _scalar(node)
 
-    content = build(node, ())
-    if not isinstance(content, dict):
-        problems.append(Problem(source, *positions[()], "expected a mapping with apiVersion, kind, metadata and spec"))
-    if problems:
-        raise DocumentError(problems)
-    return Document(source, content, positions)
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, "a key must be plain text")
+                continue
+            key: str = key_node.value
+            if key in mapping:
+                self._refuse(key_node, f"{key!r} stands here twice")
+            self._positions[(*location, f"key:{key}")] = _place(key_node)
+            mapping[key] = self._value(value_node, (*location, key))
+        return mapping
 
 
 def single(text: str, source: str, kind: str, model: type[Model]) -> tuple[Document, Model]:

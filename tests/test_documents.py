@@ -60,11 +60,21 @@ def test_a_bad_policy_is_refused_where_it_is_bad(old: str, new: str, where: str,
     [
         ("127.0.0.1:80", "nowhere", "expected host:port"),
         ("127.0.0.1:80", "127.0.0.1:99999", "expected host:port"),
-        ("[code.execute]", "[code.execute]\n      trust: 1.5", "less than or equal to 1"),
+        ("[code.execute]", "[code.execute]\n      trust: 1.5", "trust: expected 1.0 or less"),
         ("[code.execute]", "[]", "at least 1 item"),
+        ("[code.execute]", "[code.execute]\n      trust: true", "9:14: spec.agents.0.trust: expected a number"),
+        ("[code.execute]", "[code.execute]\n      trust: .nan", "9:14: spec.agents.0.trust: expected a number"),
+        ("127.0.0.1:80", "127.0.0.1:0", "7:16: spec.agents.0.address: nobody can be reached on port 0"),
+        ("127.0.0.1:80", "'[::::]:80'", "expected host:port"),
+        ("name: a", "name: A_1", "6:13: spec.agents.0.name: 'A_1' is not a name"),
+        ("capabilities: [code.execute]", "spiffe_id: x", "8:7: unknown field 'spiffe_id'; did you mean 'spiffeId'"),
         ("[code.execute]", "[code.execute]\n      protocol: h3", "'http/1.1', 'h2c' or 'h2'"),
         ("[code.execute]", "[x]\n      protocol: h2c\n      spiffeId: spiffe://a/b", "can show no identity"),
-        ("    - name: a\n", "    - {name: a, address: '[::1]:1', capabilities: [x]}\n    - name: a\n", "two agents"),
+        (
+            "    - name: a\n",
+            "    - {name: a, address: '[::1]:1', capabilities: [x]}\n    - name: a\n",
+            "7:13: spec.agents.1.name: two agents",
+        ),
     ],
 )
 def test_a_bad_member_is_refused_by_name(old: str, new: str, what: str) -> None:
@@ -92,11 +102,47 @@ def test_problems_of_all_files_are_told_at_once() -> None:
         "[" * 60 + "]" * 60,
         "a: " + "x" * (1024 * 1024),
         "!!python/object/apply:os.system [true]",
+        "a: !!bool maybe",
+        "a: &a [*a]",
+        "a: &a [" + "x, " * 3000 + "]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: &d [*c, *c, *c]\ne: [*d, *d, *d]",
         "- a list",
         "a: \x00",
     ],
-    ids=["aliases", "deep", "giant", "a tag", "no mapping", "control character"],
+    ids=[
+        "aliases",
+        "deep",
+        "giant",
+        "a tag",
+        "a tag that its value denies",
+        "an alias inside itself",
+        "aliases of aliases",
+        "no mapping",
+        "control character",
+    ],
 )
 def test_hostile_yaml_is_refused(text: str) -> None:
     with pytest.raises(DocumentError):
         parse(text, "x.yaml")
+
+
+def test_an_anchor_may_be_used_again() -> None:
+    text = AGENTS.replace("[code.execute]", "&doable [code.execute]")
+    text += "    - {name: b, address: 127.0.0.1:81, capabilities: *doable}\n"
+    assert [agent.capabilities for agent in load_agents(text, "a.yaml")] == [frozenset({"code.execute"})] * 2
+
+
+@pytest.mark.parametrize("text", ["no", "on", "1:30", "2026-11-23", "0x1f", "'7'"])
+def test_only_true_false_null_and_decimal_numbers_are_more_than_text(text: str) -> None:
+    assert parse(f"a: {text}", "x.yaml")[0].content == {"a": text.strip("'")}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("~", None), ("", None), ("-7", -7), (".5", 0.5), ("1e3", 1000.0)]
+)
+def test_true_false_null_and_numbers_are_what_they_look_like(text: str, value: object) -> None:
+    assert parse(f"a: {text}", "x.yaml")[0].content == {"a": value}
+
+
+def test_documents_without_content_are_passed_over() -> None:
+    assert [document.content for document in parse("---\n# nothing\n---\na: 1\n---\n", "x.yaml")] == [{"a": 1}]
+    assert parse("# nothing\n", "x.yaml") == []

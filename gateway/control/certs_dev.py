@@ -118,11 +118,18 @@ def write_pair(folder: Path, name: str, certificate: bytes, key: bytes) -> None:
     (folder / f"{name}.pem").write_bytes(certificate)
     path = folder / f"{name}-key.pem"
     path.touch(mode=0o600)
+    path.chmod(0o600)  # it may have been there before
     path.write_bytes(key)
 
 
 def issue_dev_certificates(
-    out: Path, *, trust_domain: str, svids: Mapping[str, str], now: datetime, days: float = LEAF_DAYS
+    out: Path,
+    *,
+    trust_domain: str,
+    svids: Mapping[str, str],
+    now: datetime,
+    days: float = LEAF_DAYS,
+    force: bool = False,
 ) -> list[str]:
     """Make (or reuse) the CAs in `out` and issue the gateway's SVID and `svids`.
 
@@ -132,11 +139,19 @@ def issue_dev_certificates(
         svids: file name to SPIFFE path, such as ``planner`` to ``/ns/agents/sa/planner``.
         now: the time of issue, UTC.
         days: validity of the leaves.
+        force: make new CAs even where there are some; nothing that the old ones signed is trusted any more.
 
     Returns:
         The names written, each as ``NAME.pem`` and ``NAME-key.pem``.
 
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a CA that is there has expired or is none, or an SVID would overwrite a CA or a key.
+
     """
+    for name in svids:
+        if name in ("ca", "connect-ca") or name.endswith("-key"):
+            raise ValueError(f"an SVID cannot be called {name}: {name}.pem is another file's name")
     out.mkdir(parents=True, exist_ok=True)
     written: list[str] = []
     authorities: dict[str, Authority] = {}
@@ -144,8 +159,12 @@ def issue_dev_certificates(
         ("ca", f"{trust_domain} development CA", None),
         ("connect-ca", "flight.internal development CA", "flight.internal"),
     ):
-        if (out / f"{name}.pem").exists():
-            authorities[name] = Authority.load(out / f"{name}.pem", out / f"{name}-key.pem")
+        file = out / f"{name}.pem"
+        if file.exists() and not force:
+            authorities[name] = Authority.load(file, out / f"{name}-key.pem")
+            end = authorities[name].certificate.not_valid_after_utc
+            if end <= now:
+                raise ValueError(f"{file} expired on {end:%Y-%m-%d}: make a new CA with --force")
         else:
             authorities[name] = Authority.create(title, now, dns_constraint=constraint)
             authorities[name].write(out, name)

@@ -6,9 +6,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from gateway.documents import API_VERSION, DocumentError, Duration, Metadata, Problem, Spec, single
+from gateway.documents import (
+    API_VERSION,
+    DocumentError,
+    Duration,
+    ErrorAt,
+    Metadata,
+    Name,
+    Problem,
+    Spec,
+    refuse_duplicates,
+    single,
+)
 from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
 from gateway.membership.file import parse_address
 
@@ -40,7 +51,7 @@ class ClientAuth(Enum):
 class ListenerSpec(Spec):
     """One address on which callers are accepted."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    name: Name
     address: Address
     tls: bool = True
     """``false`` speaks plaintext HTTP/1.1 and h2c: for loopback and development."""
@@ -51,7 +62,7 @@ class ListenerSpec(Spec):
     @model_validator(mode="after")
     def _assumption_is_possible(self) -> ListenerSpec:
         if self.assumed_principal and self.tls and self.client_auth is ClientAuth.REQUIRE:
-            raise ValueError("assumedPrincipal has no effect where a certificate is required")
+            raise ErrorAt("no caller is assumed where a certificate is required", "assumedPrincipal")
         return self
 
 
@@ -61,10 +72,16 @@ class Admin(Spec):
     address: Address = ("127.0.0.1", 9901)
 
 
+def _http_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"expected an http:// or https:// URL, not {text[:80]!r}")
+    return text
+
+
 class TracingSpec(Spec):
     """Where spans go."""
 
-    otlp_endpoint: str = Field(pattern=r"^https?://")
+    otlp_endpoint: Annotated[str, AfterValidator(_http_url)]
     sample_ratio: float = Field(default=0.01, ge=0, le=1)
     """Share of handoffs without trace context that are sampled; the others follow their caller."""
 
@@ -72,7 +89,7 @@ class TracingSpec(Spec):
 class TelemetrySpec(Spec):
     """What is recorded where."""
 
-    access_log: str = "stdout"
+    access_log: str = Field(default="stdout", min_length=1)
     """``stdout``, ``none``, or a file."""
     tracing: TracingSpec | None = None
 
@@ -119,13 +136,18 @@ class GatewaySpec(Spec):
     telemetry: TelemetrySpec = TelemetrySpec()
     limits: Limits = Limits()
 
+    @field_validator("listeners")
+    @classmethod
+    def _names_are_unique(cls, listeners: tuple[ListenerSpec, ...]) -> tuple[ListenerSpec, ...]:
+        refuse_duplicates((listener.name for listener in listeners), "listeners")
+        return listeners
+
     @model_validator(mode="after")
-    def _whole(self) -> GatewaySpec:
-        names = [listener.name for listener in self.listeners]
-        if len(set(names)) != len(names):
-            raise ValueError("two listeners have the same name")
-        if self.identity is None and any(listener.tls for listener in self.listeners):
-            raise ValueError("a TLS listener needs spec.identity: certificate, key and trustBundle")
+    def _tls_has_an_identity(self) -> GatewaySpec:
+        for index, listener in enumerate(self.listeners):
+            if listener.tls and self.identity is None:
+                message = "a TLS listener needs spec.identity: certificate, key and trustBundle"
+                raise ErrorAt(message, "listeners", index)
         return self
 
 
@@ -148,7 +170,8 @@ def load_config(path: Path) -> GatewaySpec:
     text = read_text(path)
     _, document = single(text, str(path), "Gateway", GatewayDocument)
     spec = document.spec
-    base = path.resolve().parent
+    # Symlinks stay: Kubernetes replaces the folder that a mounted file's link leads to.
+    base = path.absolute().parent
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
     if spec.identity is not None:
         identity = spec.identity
@@ -192,9 +215,13 @@ def read_sources(path: Path) -> dict[str, str]:
     """
     if not path.is_dir():
         return {str(path): read_text(path)}
-    files = sorted(
-        entry
-        for entry in path.iterdir()
-        if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and entry.is_file()
-    )
+    # A link that leads nowhere is told, not passed over: what it led to may have been a deny.
+    try:
+        files = sorted(
+            entry
+            for entry in path.iterdir()
+            if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir()
+        )
+    except OSError as error:
+        raise DocumentError([Problem(str(path), 1, 1, error.strerror or str(error))]) from None
     return {str(entry): read_text(entry) for entry in files}

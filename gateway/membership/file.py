@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gateway.documents import API_VERSION, DocumentError, Metadata, Problem, Spec, single
+from gateway.documents import API_VERSION, ErrorAt, Metadata, Name, Spec, refuse_duplicates, single
 from gateway.identity import SpiffeId, parse_spiffe_id
 from gateway.routing import Agent, AgentState, Protocol
 
@@ -23,9 +24,17 @@ def parse_address(value: object) -> tuple[str, int]:
 
     """
     matched = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    if matched is None or not 0 <= int(matched["port"]) <= 65535:
+    if matched is None or int(matched["port"]) > 65535 or not _is_v6(matched["v6"] or "::"):
         raise ValueError(f"expected host:port, such as 10.0.0.7:8080 or [::1]:8080, not {value!r}")
     return matched["v6"] or matched["host"], int(matched["port"])
+
+
+def _is_v6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _capability(value: object) -> str:
@@ -37,20 +46,34 @@ def _capability(value: object) -> str:
 class AgentSpec(Spec):
     """One agent, as a person writes it."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+    name: Name
     address: Annotated[tuple[str, int], BeforeValidator(parse_address)]
     capabilities: Annotated[tuple[Annotated[str, BeforeValidator(_capability)], ...], Field(min_length=1)]
-    trust: float = Field(default=1.0, ge=0, le=1)
+    trust: float = Field(default=1.0, ge=0, le=1, strict=True)
     labels: dict[str, str] = {}
     protocol: Protocol = Protocol.HTTP1
     spiffe_id: Annotated[SpiffeId, BeforeValidator(lambda text: parse_spiffe_id(str(text)))] | None = None
     state: Literal["ready", "draining"] = "ready"
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> AgentSpec:
+        if self.address[1] == 0:
+            raise ErrorAt("nobody can be reached on port 0", "address")
+        if self.protocol is Protocol.H2C and self.spiffe_id is not None:
+            raise ErrorAt("h2c is plaintext and can show no identity; use h2", "spiffeId")
+        return self
 
 
 class AgentListSpec(Spec):
     """The agents of a list."""
 
     agents: tuple[AgentSpec, ...]
+
+    @field_validator("agents")
+    @classmethod
+    def _names_are_unique(cls, agents: tuple[AgentSpec, ...]) -> tuple[AgentSpec, ...]:
+        refuse_duplicates((agent.name for agent in agents), "agents")
+        return agents
 
 
 class AgentList(Spec):
@@ -69,27 +92,20 @@ def load_agents(text: str, source: str) -> tuple[Agent, ...]:
         DocumentError: with every problem found.
 
     """
-    document, listed = single(text, source, "AgentList", AgentList)
-    agents: dict[str, Agent] = {}
-    problems: list[Problem] = []
-    for index, spec in enumerate(listed.spec.agents):
-        here = ("spec", "agents", index)
-        if spec.name in agents:
-            problems.append(document.problem((*here, "name"), f"two agents are named {spec.name!r}"))
-        if spec.protocol is Protocol.H2C and spec.spiffe_id is not None:
-            problems.append(document.problem((*here, "spiffeId"), "h2c is plaintext and can show no identity; use h2"))
-        host, port = spec.address
-        agents[spec.name] = Agent(
-            name=spec.name,
-            host=host,
-            port=port,
-            capabilities=frozenset(spec.capabilities),
-            trust=spec.trust,
-            labels=tuple(sorted(spec.labels.items())),
-            protocol=spec.protocol,
-            spiffe_id=spec.spiffe_id,
-            state=AgentState(spec.state),
-        )
-    if problems:
-        raise DocumentError(problems)
-    return tuple(agents[name] for name in sorted(agents))
+    _, listed = single(text, source, "AgentList", AgentList)
+    return tuple(_agent(spec) for spec in sorted(listed.spec.agents, key=lambda spec: spec.name))
+
+
+def _agent(spec: AgentSpec) -> Agent:
+    host, port = spec.address
+    return Agent(
+        name=spec.name,
+        host=host,
+        port=port,
+        capabilities=frozenset(spec.capabilities),
+        trust=spec.trust,
+        labels=tuple(sorted(spec.labels.items())),
+        protocol=spec.protocol,
+        spiffe_id=spec.spiffe_id,
+        state=AgentState(spec.state),
+    )

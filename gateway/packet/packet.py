@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -78,9 +79,6 @@ _READ = frozenset(
         names.TRACEPARENT,
     }
 )
-_DROPPED = names.GATEWAY_ONLY
-_FORWARDING = names.FORWARDING
-_PREFIX = names.FORWARDING_PREFIX
 
 
 def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
@@ -93,29 +91,56 @@ def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
     """
     flight: dict[bytes, bytes] = {}
     onward: Fields = []
+    known = _known_roles.get
     for item in fields:
         name = item[0]
-        if name in _READ:
+        role = known(name) or _role(name)
+        if role is _PLAIN:
+            onward.append(item)
+        elif role is _PACKET:
             if name in flight:
                 flight[name] += b", " + item[1]
             else:
                 flight[name] = item[1]
-            if name == b"traceparent":
-                continue
-        elif b"_" in name:
-            # CGI-style servers fold "_" and "-" together, so flight_from would arrive as flight-from.
-            folded = name.replace(b"_", b"-")
-            if folded in _READ or _claims(folded, trusted_hop):
-                continue
-        elif _claims(name, trusted_hop):
-            continue
-        onward.append(item)
+            if name != names.TRACEPARENT:
+                onward.append(item)
+        elif role is _HOP and trusted_hop:
+            onward.append(item)
     return Sifted(flight, onward)
 
 
-def _claims(name: bytes, trusted_hop: bool) -> bool:
-    """Whether a caller may not send `name`."""
-    return name in _DROPPED or (not trusted_hop and (name in _FORWARDING or name.startswith(_PREFIX)))
+class _Role(Enum):
+    """What a field name means to `sift`."""
+
+    PLAIN = 1
+    PACKET = 2
+    """`parse` or telemetry reads it."""
+    HOP = 3
+    """Goes on when a trusted hop sent it."""
+    DROPPED = 4
+
+
+_PLAIN, _PACKET, _HOP = _Role.PLAIN, _Role.PACKET, _Role.HOP
+_known_roles: dict[bytes, _Role] = {}
+"""Memo of `_role`, bounded in number and in the length of its keys."""
+_MAX_KNOWN_ROLES = 1024
+_MAX_KNOWN_NAME_BYTES = 64
+
+
+def _role(name: bytes) -> _Role:
+    # CGI-style servers fold "_" and "-" together, so flight_from would arrive as flight-from.
+    folded = name.replace(b"_", b"-")
+    if folded in names.GATEWAY_ONLY:
+        role = _Role.DROPPED
+    elif folded in names.FORWARDING or folded.startswith(names.FORWARDING_PREFIX):
+        role = _Role.HOP
+    elif folded in _READ:
+        role = _Role.PACKET if folded == name else _Role.DROPPED
+    else:
+        role = _Role.PLAIN
+    if len(_known_roles) < _MAX_KNOWN_ROLES and len(name) <= _MAX_KNOWN_NAME_BYTES:
+        _known_roles[name] = role
+    return role
 
 
 def parse(head: RequestHead, flight: dict[bytes, bytes], mint_id: Callable[[], str]) -> FlightPacket:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from gateway.documents import API_VERSION, Metadata, Spec
+from gateway.documents import API_VERSION, Metadata, Spec, refuse_duplicates
 from gateway.identity import PrincipalPattern, parse_principal_pattern
 
 _PATTERN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*")
@@ -36,7 +36,7 @@ def parse_capability_pattern(text: object) -> CapabilityPattern:
     """
     if not isinstance(text, str) or _PATTERN.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a capability pattern, such as code.execute or code.*")
-    return CapabilityPattern(text, re.compile(".*".join(map(re.escape, text.split("*")))))
+    return CapabilityPattern(text, re.compile(".*".join(map(re.escape, re.split(r"\*+", text)))))
 
 
 class Effect(Enum):
@@ -49,7 +49,7 @@ class Effect(Enum):
 class To(Spec):
     """Which agents a rule means."""
 
-    min_trust: float = Field(default=0.0, ge=0, le=1)
+    min_trust: float = Field(default=0.0, ge=0, le=1, strict=True)
     labels: dict[str, str] = {}
 
 
@@ -76,10 +76,7 @@ class TrustPolicySpec(Spec):
     @field_validator("rules")
     @classmethod
     def _names_are_unique(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        names = [rule.name for rule in rules]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two rules are named {name!r}")
+        refuse_duplicates((rule.name for rule in rules), "rules")
         return rules
 
 

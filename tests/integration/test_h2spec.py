@@ -40,7 +40,7 @@ if HTTP2_IMPLEMENTATION == "jh2":
 def test_h2spec_finds_nothing_unexplained(raw_agent, start_gateway: StartGateway) -> None:
     gateway = start_gateway([member(raw_agent(answer_each).port)])
     done = subprocess.run(
-        [str(H2SPEC), "-h", "127.0.0.1", "-p", str(gateway.plain_port), "-o", "2"],
+        [str(H2SPEC), "-h", "127.0.0.1", "-p", str(gateway.plain_port), "-o", "10"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,0 +1,136 @@
+"""`python -m bench`: start everything, measure in interleaved rounds, report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import certs, envoy, gateway, machine, memory, naive, plot, process, report, rounds, table
+from bench.check import check
+from bench.plan import QUICK, Plan
+from bench.process import BenchFailure, Child
+from bench.proxy import Kind, Proxy, Site, launch
+
+KINDS = {kind.name: kind for kind in (gateway.GATEWAY, envoy.ENVOY, naive.NAIVE)}
+_OUT = Path(__file__).parent / "out"
+_WIDTH = 185
+"""Columns of the table where there is no terminal to ask."""
+
+
+class Bench:
+    """One run: the agents, the certificates, and every proxy started so far."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        pinned = machine.can_pin()
+        self.proxy_core = machine.PROXY_CORE if pinned else None
+        self.load_core = machine.LOAD_CORE if pinned else None
+        self._folder = folder
+        self._started = 0
+        self._certs = folder / "certs"
+        certs.mint(self._certs)
+        agents = process.start("agents", process.module("bench.agents"), folder / "agents.log", self.load_core)
+        stack.callback(agents.stop)
+        ports = json.loads(_first_line(agents))
+        self.agents: list[int] = ports["agents"]
+        self._otlp: int = ports["otlp"]
+
+    def launch(self, kind: Kind) -> Proxy:
+        """Start a fresh process of a proxy; the caller stops it."""
+        self._started += 1
+        folder = self._folder / f"{kind.name}-{self._started}"
+        site = Site(folder, self._certs, self.agents, self._otlp, port=process.free_port(), admin=process.free_port())
+        return launch(kind, site, self.proxy_core)
+
+
+def _first_line(child: Child) -> str:
+    deadline = time.monotonic() + process.START_TIMEOUT_S
+    while "\n" not in child.log.read_text():
+        if child.process.poll() is not None or time.monotonic() > deadline:
+            raise BenchFailure(f"{child.name} did not start:\n{child.log_tail()}")
+        time.sleep(0.05)
+    return child.log.read_text().partition("\n")[0]
+
+
+def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phoenixflight-bench-")))
+        bench = Bench(folder, stack)
+        with ExitStack() as running:
+            proxies = []
+            for kind in kinds:
+                console.print(f"starting {kind.title}", highlight=False)
+                proxy = bench.launch(kind)
+                running.callback(proxy.child.stop)
+                with proxy.blamed():
+                    check(proxy)
+                proxies.append(proxy)
+            found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
+        bodies = {}
+        for kind in kinds:
+            if kind is not naive.NAIVE:
+                console.print(f"long bodies: {kind.name}")
+                bodies[kind.name] = memory.bodies(kind, bench.launch, plan, bench.load_core)
+        events = {}
+        if gateway.GATEWAY in kinds:
+            console.print("open event streams: ours")
+            events = memory.events(gateway.GATEWAY, bench.launch, bench.agents, plan, bench.load_core)
+    return table.Measured(found, bodies, events)
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: a look, not a result.")] = False,
+    only: Annotated[str, typer.Option(help=f"Comma-separated, of: {', '.join(KINDS)}.")] = ",".join(KINDS),
+    count: Annotated[int | None, typer.Option("--rounds", help="5 of them, or 2 with --quick.", min=1)] = None,
+    out: Annotated[Path, typer.Option(help="Where results.json and results.png go.")] = _OUT,
+) -> None:
+    """Measure this gateway, Envoy and a plain Python proxy doing the same work, side by side.
+
+    The proxy under test has core 0 to itself, load and agents share core 1.  Takes some minutes on an otherwise idle
+    machine; anything else that runs meanwhile shows in the numbers.
+    """
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    names = only.split(",")
+    if unknown := set(names) - KINDS.keys():
+        raise typer.BadParameter(f"no such proxy: {', '.join(sorted(unknown))}", param_hint="--only")
+    kinds = [kind for name, kind in KINDS.items() if name in names]
+    plan = QUICK if quick else Plan()
+    if count:
+        plan = Plan(**{**asdict(plan), "rounds": count})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is stopped
+    machine.raise_file_limit()
+    about = machine.describe()
+    began = time.monotonic()
+    try:
+        measured = _measure(kinds, plan, console)
+    except BenchFailure as failure:
+        console.print(str(failure), style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    rows = table.rows(measured, plan)
+    notes = report.notes(kinds, measured, plan, about)
+    report.show(console, kinds, rows, notes)
+    out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "machine": about,
+        "plan": asdict(plan),
+        "took_s": round(time.monotonic() - began),
+        "summary": [asdict(row) for row in rows],
+        "notes": notes,
+        "raw": asdict(measured),
+    }
+    (out / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    plot.draw(out / "results.png", kinds, rows, about)
+    console.print(f"{document['took_s']} s; written: {out / 'results.json'}, {out / 'results.png'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

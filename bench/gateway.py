@@ -1,0 +1,60 @@
+"""PhoenixFlight itself, as `phoenixflight run` starts it, with the parts of the `[fast]` extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from bench.certs import PLANNER
+from bench.process import script
+from bench.proxy import Kind, Site
+
+_API = "phoenixflight.io/v1"
+
+
+def prepare(site: Site) -> list[str]:
+    """Write configuration, policy and members; give the command line."""
+    gateway = {
+        "identity": {
+            "certificate": str(site.certs / "gateway.pem"),
+            "key": str(site.certs / "gateway-key.pem"),
+            "trustBundle": str(site.certs / "ca.pem"),
+        },
+        "listeners": [{"name": "mesh", "address": f"127.0.0.1:{site.port}", "clientAuth": "require"}],
+        "admin": {"address": f"127.0.0.1:{site.admin}"},
+        "policies": "policies",
+        "members": "agents.yaml",
+        "telemetry": {
+            "accessLog": str(site.access_log),
+            "tracing": {"otlpEndpoint": f"http://127.0.0.1:{site.otlp}/v1/traces", "sampleRatio": 0.01},
+        },
+    }
+    agents = [
+        {
+            "name": f"executor-{number}",
+            "address": f"127.0.0.1:{port}",
+            "capabilities": ["code.execute", "lang.python"],
+            "trust": 0.9,
+            "protocol": "http/1.1",
+        }
+        for number, port in enumerate(site.agents, start=1)
+    ]
+    policy = {
+        "capabilities": ["code.*"],
+        "rules": [{"name": "planners", "effect": "allow", "from": [PLANNER + "*"]}],
+    }
+    config = site.folder / "config"  # apart from the logs: it is watched for changes
+    (config / "policies").mkdir(parents=True)
+    _write(config / "gateway.yaml", "Gateway", gateway)
+    _write(config / "agents.yaml", "AgentList", {"agents": agents})
+    _write(config / "policies" / "code-execution.yaml", "TrustPolicy", policy)
+    return [script("phoenixflight"), "run", "--config", str(config / "gateway.yaml")]
+
+
+def _write(path: Path, kind: str, spec: dict[str, object]) -> None:
+    document = {"apiVersion": _API, "kind": kind, "metadata": {"name": path.stem}, "spec": spec}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+GATEWAY = Kind("ours", "PhoenixFlight", prepare, metrics_path="/metrics", rate=500)

@@ -1,0 +1,25 @@
+"""How long and how much: the sizes of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The sizes of one run; times in seconds."""
+
+    rounds: int = 5
+    warm_up_s: float = 1.0
+    """Before each measured window, on the same connections."""
+    closed_s: float = 4.0
+    rate_s: float = 5.0
+    h2_connections: int = 4
+    """With 16 streams each under closed-loop load."""
+    h1_connections: int = 32
+    body_bytes: int = 2**30
+    sse_streams: int = 1000
+    sse_s: float = 5.0
+
+
+QUICK = Plan(rounds=2, warm_up_s=0.5, closed_s=1.0, rate_s=1.5, body_bytes=2**28, sse_s=2.0)

@@ -1,0 +1,83 @@
+"""What the bench needs to know of a proxy under test, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.process import BenchFailure, Child, start
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What every proxy is given: the same agents, the same certificates, a folder of its own."""
+
+    folder: Path
+    certs: Path
+    agents: list[int]
+    """Ports of the agents, plaintext HTTP/1.1."""
+    otlp: int
+    """Port of the OTLP sink."""
+    port: int
+    """The mTLS listener's."""
+    admin: int
+    """Where the metrics are."""
+
+    @property
+    def access_log(self) -> Path:
+        """Where it logs its handoffs."""
+        return self.folder / "access.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A proxy that can be measured."""
+
+    name: str
+    title: str
+    prepare: Callable[[Site], list[str]]
+    """Writes its configuration; gives its command line."""
+    metrics_path: str
+    rate: float
+    """Requests per second at which its latency is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy that runs."""
+
+    kind: Kind
+    site: Site
+    child: Child
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Say of a measurement that fails in this block what became of the proxy."""
+        try:
+            yield
+        except BenchFailure as failure:
+            raise BenchFailure(f"{failure}\n{self.child.condition()}") from None
+
+    def forget_log(self) -> None:
+        """Empty the access log (it is written in append mode), so that a long run fills no disk."""
+        self.site.access_log.open("wb").close()
+
+
+def launch(kind: Kind, site: Site, core: int | None) -> Proxy:
+    """Start a proxy and wait for its listener.
+
+    Raises:
+        BenchFailure: it did not start; with the tail of its log.
+
+    """
+    site.folder.mkdir()
+    child = start(kind.title, kind.prepare(site), site.folder / "process.log", core)
+    proxy = Proxy(kind, site, child)
+    try:
+        child.wait_listening(site.port)
+    except BaseException:
+        child.stop()
+        raise
+    return proxy

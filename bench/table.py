@@ -1,0 +1,167 @@
+"""From raw results to rows: medians over the rounds, their spread, ratios, and whether each target is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.plan import Plan
+
+OURS, ENVOY, NAIVE = "ours", "envoy", "naive"
+MIB = 2**20
+
+Result = dict[str, Any]
+Pick = Callable[[Result], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One proxy's number: the median over the rounds, and the extremes."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a row is judged by; `met` is ``None`` without the numbers to judge by."""
+
+    text: str
+    met: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure of every proxy that it was taken of."""
+
+    label: str
+    unit: str
+    cells: dict[str, Cell]
+    to_envoy: float | None = None
+    """Ours over Envoy's: the median of the rounds' ratios."""
+    to_naive: float | None = None
+    """Ours over the naive proxy's, likewise."""
+    targets: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Everything that one run found."""
+
+    rounds: list[dict[str, Result]] = field(default_factory=list)
+    """For each round, by proxy."""
+    bodies: dict[str, dict[str, Result]] = field(default_factory=dict)
+    """By proxy, then by protocol and direction."""
+    events: dict[str, Result] = field(default_factory=dict)
+    """Ours only: by protocol, and ``direct`` for the way without it."""
+
+
+def rows(measured: Measured, plan: Plan) -> list[Row]:
+    """The table of a run."""
+    handoffs = _handoffs(measured.rounds) if measured.rounds else []
+    return [*handoffs, *_bodies(measured.bodies, plan), *_events(measured.events, plan)]
+
+
+def _handoffs(rounds: list[dict[str, Result]]) -> list[Row]:
+    def cells(pick: Pick) -> dict[str, Cell]:
+        return {name: _cell([pick(one[name]) for one in rounds]) for name in rounds[0]}
+
+    def row(label: str, unit: str, pick: Pick, *targets: Target) -> Row:
+        return Row(label, unit, cells(pick), _ratio(rounds, ENVOY, pick), _ratio(rounds, NAIVE, pick), targets)
+
+    def added(share: str, *targets: Target) -> Row:
+        # A difference of quantiles can come out at nothing or below: only the medians are set against each other,
+        # and never those of the naive proxy, which were taken at another rate.
+        found = cells(lambda one: float(one[f"{share}_added_ms"]))
+        return Row(f"latency added, {share}", "ms", found, _over(found, ENVOY), targets=targets)
+
+    def cpu(protocol: str) -> Pick:
+        return lambda one: float(one[protocol]["cpu_us"])
+
+    h2, h1, naive = (
+        _ratio(rounds, ENVOY, cpu("h2")),
+        _ratio(rounds, ENVOY, cpu("h1")),
+        _ratio(rounds, NAIVE, cpu("h2")),
+    )
+    p99 = added("p99").cells
+    behind = p99[OURS].median - p99[ENVOY].median if p99.keys() >= {OURS, ENVOY} else None
+    return [
+        row(
+            "CPU per handoff, HTTP/2 in",
+            "µs",
+            cpu("h2"),
+            _target("≤ 2.5 × Envoy", h2, 2.5),
+            _target("≥ 40 × less than naive", naive, 1 / 40),
+        ),
+        row("CPU per handoff, HTTP/1.1 in", "µs", cpu("h1"), _target("≤ 1.0 × Envoy", h1, 1.0)),
+        row("handoffs per second, HTTP/2 in", "1/s", lambda one: one["h2"]["per_s"]),
+        row("handoffs per second, HTTP/1.1 in", "1/s", lambda one: one["h1"]["per_s"]),
+        added("p50"),
+        added("p99", _target("≤ Envoy + 2 ms", behind, 2.0)),
+        row("RSS after load", "MiB", lambda one: one["h1"]["rss_bytes"] / MIB),
+    ]
+
+
+def _bodies(bodies: dict[str, dict[str, Result]], plan: Plan) -> list[Row]:
+    size = f"{plan.body_bytes / 2**30:g} GiB"
+    result = []
+    for label, unit, pick, limit in (
+        (f"RSS added by {size}", "MiB", lambda one: one["rss_growth"] / MIB, 32.0),
+        ("CPU per GiB", "s", lambda one: one["cpu_s_per_gib"], None),
+    ):
+        for key in next(iter(bodies.values()), {}):
+            cells = {name: _cell([pick(results[key])]) for name, results in bodies.items()}
+            targets = (_target("< 32 MiB", _median(cells, OURS), limit, strict=True),) if limit else ()
+            result.append(Row(f"{label} {_way(key)}", unit, cells, _over(cells, ENVOY), targets=targets))
+    return result
+
+
+def _events(events: dict[str, Result], plan: Plan) -> list[Row]:
+    result = []
+    for protocol, found in events.items():
+        if protocol != "direct":
+            cells = {OURS: _cell([found["rss_growth"] / MIB])}
+            target = _target("< 60 MiB", cells[OURS].median, 60.0, strict=True)
+            result.append(
+                Row(f"RSS added by {plan.sse_streams:,} SSE streams, {_way(protocol)}", "MiB", cells, targets=(target,))
+            )
+        for share in ("p50", "p99"):
+            cells = {OURS: _cell([found[f"{share}_ms"]])}
+            judged = share == "p99" and protocol != "direct"
+            targets = (_target("≤ 5 ms", cells[OURS].median, 5.0),) if judged else ()
+            result.append(Row(f"SSE event passed on, {_way(protocol)}, {share}", "ms", cells, targets=targets))
+    return result
+
+
+def _way(key: str) -> str:
+    protocol, _, direction = key.partition(" ")
+    name = {"h2": "HTTP/2 in", "http/1.1": "HTTP/1.1 in", "direct": "without a proxy"}[protocol]
+    return f"{direction}, {name}" if direction else name
+
+
+def _cell(values: list[float]) -> Cell:
+    return Cell(median(values), min(values), max(values))
+
+
+def _median(cells: dict[str, Cell], name: str) -> float | None:
+    return cells[name].median if name in cells else None
+
+
+def _over(cells: dict[str, Cell], other: str) -> float | None:
+    ours, theirs = _median(cells, OURS), _median(cells, other)
+    return ours / theirs if ours is not None and theirs is not None and theirs > 0 else None
+
+
+def _ratio(rounds: list[dict[str, Result]], other: str, pick: Pick) -> float | None:
+    if not rounds[0].keys() >= {OURS, other}:
+        return None
+    return median(pick(one[OURS]) / pick(one[other]) for one in rounds)
+
+
+def _target(text: str, value: float | None, limit: float, *, strict: bool = False) -> Target:
+    if value is None:
+        return Target(text, None)
+    return Target(text, value < limit if strict else value <= limit)
