@@ -91,21 +91,19 @@ class _Http1:
         self._in_head = True
         self._begun = False
         """A head is being read."""
-        self._head_bytes = 0
         self._unparsed_bytes = 0
         """What was read of a head that llhttp has not come to the end of."""
         self._fields: Fields = []
-        self._trailers: Fields = []
+        """Of the section being read: the head, or the trailers; names as they came."""
+        self._section_bytes = 0
         self._raw = False
         self._chunked = False
         self._failed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one field, of the head or of the trailers."""
-        (self._fields if self._in_head else self._trailers).append((name.lower(), value))
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > self._max_header_bytes:
-            raise _TooLarge("the header or trailer section is too large")
+        self._fields.append((name, value))
+        self._section_bytes += len(name) + len(value)
 
     def on_body(self, body: bytes) -> None:
         """httptools: a piece of body."""
@@ -139,22 +137,33 @@ class _Http1:
         else:
             self._out.append(_LAST_CHUNK)
 
+    def _section_ended(self) -> Fields:
+        """The fields of the header or trailer section that was read, with lower-case names."""
+        self._check_size()
+        section, self._fields = self._fields, []
+        self._section_bytes = 0
+        return [(name.lower(), value) for name, value in section]
+
+    def _check_size(self) -> None:
+        if self._section_bytes > self._max_header_bytes:
+            raise _TooLarge("the header or trailer section is too large")
+
     def _message_ended(self) -> Event:
-        if self._trailers:
-            trailers, self._trailers = _end_to_end(self._trailers), []
-            return TrailersReceived(self._reading, trailers)
+        if self._fields:
+            return TrailersReceived(self._reading, _end_to_end(self._section_ended()))
         return Ended(self._reading)
 
     def _begin_message(self) -> None:
         self._in_head = self._begun = True
-        self._head_bytes = self._unparsed_bytes = 0
+        self._unparsed_bytes = self._section_bytes = 0
         self._fields = []
 
     def _feed(self, data: bytes) -> None:
-        """Parse `data`; a head that never ends is stopped here, before its last field is whole."""
+        """Parse `data`; a section that never ends is stopped here, before its last field is whole."""
         if self._begun:
             self._unparsed_bytes += len(data)
         self._parser.feed_data(data)
+        self._check_size()
         if self._begun and self._unparsed_bytes > 2 * self._max_header_bytes:
             raise _TooLarge("the header section is too large")
 
@@ -236,18 +245,22 @@ class Http1Server(_Http1):
         return self._take()
 
     def _take(self) -> list[Event]:
+        """The events of the message being answered; those of later ones are held back."""
         events, self._events = self._events, []
-        if not events or events[-1].stream == self._serving:  # type: ignore[union-attr]
-            ready = events
-        else:
-            ready = [event for event in events if event.stream == self._serving]  # type: ignore[union-attr]
-            self._held = [event for event in events if event.stream != self._serving]  # type: ignore[union-attr]
-        for event in ready:
-            if isinstance(event, Ended | TrailersReceived) or (isinstance(event, RequestReceived) and event.ended):
-                self._request_over = True
-            if isinstance(event, RequestReceived):
-                self._head_request = event.head.method == b"HEAD"
-        return ready
+        if not events:
+            return events
+        if events[-1].stream != self._serving:  # type: ignore[union-attr]
+            self._held += [event for event in events if event.stream != self._serving]  # type: ignore[union-attr]
+            events = [event for event in events if event.stream == self._serving]  # type: ignore[union-attr]
+            if not events:
+                return events
+        first, last = events[0], events[-1]
+        if type(first) is RequestReceived:
+            self._head_request = first.head.method == b"HEAD"
+        kind = type(last)
+        if kind is Ended or kind is TrailersReceived or (type(last) is RequestReceived and last.ended):
+            self._request_over = True
+        return events
 
     def _fail(self, detail: str, *, too_large: bool = False) -> list[Event]:
         self._failed = True
@@ -267,6 +280,7 @@ class Http1Server(_Http1):
             self._replaying = True
             self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n")
             self._replaying = False
+            self._section_ended()
         return self.receive(rest) if rest else []
 
     def on_message_begin(self) -> None:
@@ -279,17 +293,12 @@ class Http1Server(_Http1):
         if not self._replaying:
             self._url += url
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: one field."""
-        if not self._replaying:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """httptools: the head is whole."""
         if self._replaying:
             return
         parser = self._parser
-        fields = self._fields
+        fields = self._section_ended()
         method: bytes = parser.get_method()
         url, self._url = self._url, b""
         self._old = parser.get_http_version() == "1.0"
@@ -568,7 +577,7 @@ class Http1Client(_Http1):
     def on_headers_complete(self) -> None:
         """httptools: the head is whole."""
         status = self._parser.get_status_code()
-        fields = self._fields
+        fields = self._section_ended()
         self._in_head = self._begun = False
         self._interim = status < 200
         if status == 101:

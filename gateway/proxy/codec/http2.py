@@ -64,6 +64,8 @@ CONNECTION_WINDOW_BYTES = 1024 * 1024
 """Credit for the connection is given back on receipt, so that one slow stream never stops the others."""
 DISCARD_BYTES = 1024 * 1024
 """How much of a request is still read after its answer was sent, before the stream is reset."""
+ENCODER_TABLE_BYTES = 4096
+"""What we use of the HPACK table that a peer offers (RFC 7541 section 4.2): encoders search it from end to end."""
 _DEFAULT_WINDOW = 65535
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -201,6 +203,8 @@ class _Http2:
         self._debts: dict[int, int] = {}
         """Received and passed on, but not yet given back as window, by stream."""
         self._connection_debt = 0
+        self._tail: tuple[int, bytes] | None = None
+        """The last piece of body, held back for a moment: the frame that carries it may end the stream, too."""
         self._queued: dict[int, deque[memoryview]] = {}
         self._ending: dict[int, Fields | None] = {}
         self._receiving: set[int] = set()
@@ -299,6 +303,8 @@ class _Http2:
             self._drain(each)
 
     def _on_settings(self, event: Any) -> None:
+        encoder = self._connection.encoder
+        encoder.header_table_size = min(encoder.header_table_size, ENCODER_TABLE_BYTES)
         for each in list(self._queued):
             self._drain(each)
 
@@ -347,6 +353,8 @@ class _Http2:
     # -- writing ----------------------------------------------------------------------------------------
 
     def output(self) -> bytes:
+        if self._tail is not None:
+            self._settle()
         data: bytes = self._connection.data_to_send()
         if self._extra:
             data += b"".join(self._extra)
@@ -357,15 +365,34 @@ class _Http2:
         if stream not in self._open or not data:
             return True
         queue = self._queued.get(stream)
-        if queue is None:
-            rest = self._push(stream, memoryview(data))
-            if not rest:
-                return True
-            queue = self._queued[stream] = deque()
-            queue.append(rest)
-        else:
+        if queue is not None:
             queue.append(memoryview(data))
-        return False
+            return False
+        if self._tail is not None:
+            self._settle()
+        if self._fits(stream, data):
+            self._tail = stream, data
+            return True
+        return self._send(stream, data)
+
+    def _fits(self, stream: int, data: bytes) -> bool:
+        """Whether one frame can carry `data` now."""
+        connection = self._connection
+        size = len(data)
+        return size <= connection.max_outbound_frame_size and size <= connection.local_flow_control_window(stream)
+
+    def _settle(self) -> None:
+        """Send the piece held back, now that it is known not to be the last of its stream."""
+        assert self._tail is not None
+        (stream, data), self._tail = self._tail, None
+        self._send(stream, data)
+
+    def _send(self, stream: int, data: bytes) -> bool:
+        """Send a piece; ``False`` when some of it is queued."""
+        rest = self._push(stream, memoryview(data))
+        if rest:
+            self._queued[stream] = deque((rest,))
+        return not rest
 
     def _push(self, stream: int, data: memoryview) -> memoryview:
         """Send what the window lets through; gives the rest."""
@@ -398,6 +425,13 @@ class _Http2:
     def end(self, stream: int, trailers: Fields | None = None) -> None:
         if stream not in self._open:
             return
+        tail = self._tail
+        if tail is not None:
+            if tail[0] == stream and not trailers and self._fits(stream, tail[1]):
+                self._tail = None
+                self._connection.send_data(stream, tail[1], end_stream=True)
+                return
+            self._settle()
         if stream in self._queued:
             self._ending[stream] = trailers
         else:
@@ -445,6 +479,8 @@ class _Http2:
         self._debts[stream] = debt
 
     def _forget(self, stream: int) -> None:
+        if self._tail is not None and self._tail[0] == stream:
+            self._tail = None
         self._open.discard(stream)
         self._debts.pop(stream, None)
         self._queued.pop(stream, None)
