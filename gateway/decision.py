@@ -196,12 +196,11 @@ def route(principal: Principal, capabilities: Capabilities, snapshot: Snapshot) 
 def uuid7(now: float, entropy: Callable[[int], int]) -> str:
     """A time-ordered id (RFC 9562 section 5.7) from `now` in epoch seconds and 74 random bits."""
     bits = entropy(74)
-    value = (
-        (int(now * 1000) & 0xFFFFFFFFFFFF) << 80
-        | 0x7 << 76
-        | (bits >> 62) << 64
-        | 0b10 << 62
-        | (bits & 0x3FFFFFFFFFFFFFFF)
+    ms = int(now * 1000)
+    return "%08x-%04x-7%03x-%04x-%012x" % (
+        ms >> 16 & 0xFFFFFFFF,
+        ms & 0xFFFF,
+        bits >> 62,
+        0x8000 | bits >> 48 & 0x3FFF,
+        bits & 0xFFFFFFFFFFFF,
     )
-    text = "%032x" % value
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

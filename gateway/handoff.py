@@ -5,6 +5,7 @@ The data plane makes one `Handoff` per request and hands it to telemetry; field 
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
 
 import msgspec
@@ -24,8 +25,8 @@ class Outcome(Enum):
 class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
     """What happened to one packet; empty values are left out of the log."""
 
-    time: str
-    """When the request's head was read, RFC 3339 UTC."""
+    time: datetime
+    """When the request's head was read, UTC."""
     outcome: Outcome
     flight_id: str = ""
     conversation: str = ""

@@ -37,6 +37,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._in_turn = False
         self._flush_due = False
+        self._gathered = 0
+        """Bytes of body given to the codec since the last flush."""
         self._on_defect = on_defect
 
     # -- asyncio ----------------------------------------------------------------------------------------
@@ -132,9 +134,18 @@ class Connection(asyncio.Protocol):
             self._flush_due = True
             self.loop.call_soon(self.flush)
 
+    def gather(self, size: int) -> None:
+        """The codec has `size` more bytes of body: many are written at once, for one turn can read megabytes."""
+        self._gathered += size
+        if self._gathered < WRITE_HIGH_WATER_BYTES:
+            self.touch()
+        else:
+            self.flush()
+
     def flush(self) -> None:
         """Write what the codec and the layers have, and close if the codec is finished."""
         self._flush_due = False
+        self._gathered = 0
         transport = self._transport
         if transport is None or self.closed:
             return

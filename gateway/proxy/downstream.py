@@ -257,7 +257,7 @@ class DownstreamConnection(Connection):
         """Send a piece of body; ``False`` asks the source to wait for `Exchange.downstream_writable`."""
         assert self.codec is not None
         more = self.codec.send_data(stream, data)
-        self.touch()
+        self.gather(len(data))
         return more and not self.congested
 
     def end(self, stream: int, trailers: Fields | None) -> None:

@@ -197,8 +197,7 @@ class Exchange:
             left = max(1, left - int((perf_counter() - self.started) * 1000))
             fields = [item for item in fields if item[0] != names.TIMEOUT]
             fields.append((names.TIMEOUT, b"%d" % left))
-        scheme = b"https" if forward.agent.tls else b"http"
-        onward = RequestHead(head.method, scheme, head.authority, head.path, fields, head.protocol)
+        onward = RequestHead(head.method, connection.pool.scheme, head.authority, head.path, fields, head.protocol)
         held = self._held
         ended = self._request_ended
         at_once = ended is not None and not held and ended[0] is None and not self.tunnel

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
+from gateway.packet import Capabilities, FlightPacket
 from gateway.proxy.listener import Listener
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.refusal import Refusal
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
 SWEEP_INTERVAL_S = 1.0
+_NO_PACKET = FlightPacket("", Capabilities(()), b"")
+"""What is recorded of a request that was no readable packet."""
 
 
 class Telemetry(Protocol):
@@ -76,7 +79,10 @@ class DataPlane:
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits
-        self._pools: dict[Agent, Pool] = {}
+        self._pools: dict[str, Pool] = {}
+        """By agent name."""
+        self._retired: set[Pool] = set()
+        """Pools of agents that are gone or have changed, until their last exchange ends."""
         self._drained = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -88,18 +94,29 @@ class DataPlane:
     @snapshot.setter
     def snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        kept = set(snapshot.agents)
-        for agent in list(self._pools):
-            if agent not in kept:
-                self._pools[agent].retired = True
+        agents = {agent.name: agent for agent in snapshot.agents}
+        for name, pool in list(self._pools.items()):
+            agent = agents.get(name)
+            if agent is None or agent != pool.agent:
+                self._retire(self._pools.pop(name))
+            else:
+                pool.agent = agent  # the same in all but identity, which is what is looked at first
+
+    def _retire(self, pool: Pool) -> None:
+        pool.retired = True
+        self._retired.add(pool)
 
     def pool(self, agent: Agent) -> Pool:
         """The connections to `agent`."""
-        pool = self._pools.get(agent)
-        if pool is None:
-            pool = self._pools[agent] = Pool(
-                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect
-            )
+        pool = self._pools.get(agent.name)
+        if pool is None or (pool.agent is not agent and pool.agent != agent):
+            stranger = pool is not None
+            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            if stranger:
+                # Decided under an earlier snapshot: the agent that has this name now is another one.
+                self._retire(pool)
+            else:
+                self._pools[agent.name] = pool
         return pool
 
     @property
@@ -111,7 +128,7 @@ class DataPlane:
         """Report an ended exchange."""
         ended = perf_counter()
         verdict = exchange.forward or exchange.refuse
-        packet = verdict.packet if verdict is not None else None
+        packet = (verdict.packet if verdict is not None else None) or _NO_PACKET
         head = exchange.head
         trace = exchange.trace
         assert trace is not None
@@ -126,13 +143,13 @@ class DataPlane:
         gateway_s = (exchange.decided or ended) - exchange.started
         codec = exchange.downstream.codec
         handoff = Handoff(
-            time=_timestamp(exchange.started_at),
-            flight_id=packet.id if packet is not None else "",
-            conversation=packet.conversation if packet is not None else "",
-            task=packet.task if packet is not None else "",
-            parent=packet.parent if packet is not None else "",
+            time=datetime.fromtimestamp(exchange.started_at, UTC),
+            flight_id=packet.id,
+            conversation=packet.conversation,
+            task=packet.task,
+            parent=packet.parent,
             caller=caller.id if caller is not None else "",
-            capability=packet.capabilities.label if packet is not None else "",
+            capability=packet.capabilities.label,
             agent=exchange.agent.name if exchange.agent is not None else "",
             outcome=outcome,
             reason=refusal.reason.slug if refusal is not None else "",
@@ -144,7 +161,7 @@ class DataPlane:
             protocol=codec.name if codec is not None else "",
             method=head.method.decode("latin-1"),
             authority=_logged(head.authority),
-            path=_logged(head.path.partition(b"?")[0]),
+            path=_logged(head.path.partition(b"?")[0] if b"?" in head.path else head.path),
             status=exchange.status,
             attempts=exchange.attempts,
             bytes_in=exchange.bytes_in,
@@ -172,10 +189,9 @@ class DataPlane:
         now = self.loop.time()
         for listener in self.listeners:
             listener.sweep(now)
-        for agent, pool in list(self._pools.items()):
+        for pool in (*self._pools.values(), *self._retired):
             pool.sweep(now)
-            if pool.retired and not pool.connections:
-                del self._pools[agent]
+        self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     async def stop(self, drain_timeout_s: float) -> bool:
@@ -194,7 +210,7 @@ class DataPlane:
             self._sweeper.cancel()
         for listener in self.listeners:
             listener.abort()
-        for pool in list(self._pools.values()):
+        for pool in (*self._pools.values(), *self._retired):
             await pool.close()
         return clean
 
@@ -205,17 +221,3 @@ MAX_LOGGED_CHARACTERS = 512
 def _logged(text: bytes) -> str:
     """What of a caller's text goes into the record; never a query, which may carry secrets."""
     return text[:MAX_LOGGED_CHARACTERS].decode("latin-1")
-
-
-_second = 0
-_second_text = ""
-
-
-def _timestamp(now: float) -> str:
-    """RFC 3339 with microseconds; the text of the second is made once."""
-    global _second, _second_text
-    whole = int(now)
-    if whole != _second:
-        _second = whole
-        _second_text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{_second_text}.{int((now - whole) * 1e6):06d}Z"

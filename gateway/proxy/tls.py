@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ssl
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 16384
+"""The most that one TLS record carries (RFC 8446 section 5.1)."""
 
 
 class TlsFailure(Exception):

@@ -134,7 +134,7 @@ class UpstreamConnection(Connection):
         """Send a piece of request body; ``False`` asks the source to wait for `Exchange.upstream_writable`."""
         assert self.codec is not None
         more = self.codec.send_data(stream, data)
-        self.touch()
+        self.gather(len(data))
         return more and not self.congested
 
     def end(self, stream: int, trailers: Fields | None) -> None:
@@ -231,6 +231,7 @@ class Pool:
         on_defect: Callable[[], None],
     ) -> None:
         self.agent = agent
+        self.scheme = b"https" if agent.tls else b"http"
         self.loop = loop
         self.limits = limits
         self.on_defect = on_defect
@@ -243,6 +244,11 @@ class Pool:
         """HTTP/2: connections that take more streams."""
         self._waiting: deque[Exchange] = deque()
         self._opening: set[asyncio.Task[None]] = set()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is open, opening, or waited for."""
+        return not (self.connections or self._opening or self._waiting)
 
     def acquire(self, exchange: Exchange) -> bool:
         """Give `exchange` a connection, now or later, by `Exchange.on_upstream`; ``False`` when too many wait."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-from datetime import UTC, datetime
 
 import msgspec
 from opentelemetry import trace as otel
@@ -101,8 +100,7 @@ class Tracing:
         span.set_attribute("http.response.status_code", handoff.status)
         if handoff.outcome is Outcome.FAILED:
             span.set_status(Status(StatusCode.ERROR, handoff.reason))
-        started = datetime.fromisoformat(handoff.time).astimezone(UTC).timestamp()
-        span.end(int((started + handoff.duration_ms / 1000) * 1e9))
+        span.end(int((handoff.time.timestamp() + handoff.duration_ms / 1000) * 1e9))
 
     def close(self) -> None:
         """Export what is left."""
