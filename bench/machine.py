@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import ssl
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def describe() -> dict[str, object]:
         "load_average_before": os.getloadavg()[0],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({Path(sys.executable).resolve()})",
         "openssl": ssl.OPENSSL_VERSION,
         "versions": {name: version(name) for name in packages},
     }
