@@ -97,8 +97,8 @@ def test_b_2_4_ecdsa_p256_sha256() -> None:
     text = (
         b'"@status": 200\n'
         b'"content-type": application/json\n'
-        b'"content-digest": sha-512=:mEWXIS7MaLRuGgxOBdODa3xqM1XdEvxoYhvlCFJ41QJgJc4GTsPp29l5oGX69wWdXymyU0rjJuahq4l5aGgf'
-        b"LQ==:\n"
+        b'"content-digest": '
+        b"sha-512=:mEWXIS7MaLRuGgxOBdODa3xqM1XdEvxoYhvlCFJ41QJgJc4GTsPp29l5oGX69wWdXymyU0rjJuahq4l5aGgfLQ==:\n"
         b'"content-length": 23\n'
         b'"@signature-params": ("@status" "content-type" "content-digest" "content-length")'
         b';created=1618884473;keyid="test-key-ecc-p256"'
