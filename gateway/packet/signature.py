@@ -69,7 +69,7 @@ class Signature(msgspec.Struct, frozen=True):
     @property
     def remember_until(self) -> int:
         """When `replay_key` may be forgotten: from then on the signature no longer holds."""
-        return self.expires + CLOCK_SKEW_S
+        return self.expires + CLOCK_SKEW_S + 1
 
 
 def verify(head: RequestHead, keys: KeySet, principal: Principal | None, now: float) -> Signature | None:
