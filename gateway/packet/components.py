@@ -115,8 +115,8 @@ _remembered_list = lru_cache(maxsize=1024)(_read_list)
 def _reader(name: str, parameters: Mapping[str, Any]) -> Reader:
     for parameter in ("req", "tr"):
         if parameter in parameters:
-            raise SignatureError(f'"{name}";{parameter}: a request is signed by its own head alone')
-    if name == "@query-param" and parameters.keys() == {"name"}:
+            raise SignatureError(f'"{name[:60]}";{parameter}: a request is signed by its own head alone')
+    if name == "@query-param" and parameters.keys() == {"name"} and type(parameters["name"]) is str:
         return _query_parameter(parameters["name"])
     if name.startswith("@"):
         read = _DERIVED.get(name)
@@ -149,9 +149,9 @@ _DERIVED: dict[str, Reader] = {
 }
 
 
-def _query_parameter(name: object) -> Reader:
+def _query_parameter(name: str) -> Reader:
     """Section 2.2.8: names and values are decoded, and the value encoded anew."""
-    wanted = unquote(str(name))
+    wanted = unquote(name)
 
     def read(head: RequestHead, _: FieldValues) -> bytes:
         found = [value for key, value in _query(head.path.partition(b"?")[2]) if key == wanted]

@@ -206,6 +206,8 @@ def test_section_2_2_8_query_parameters() -> None:
         ('("@method";req)', '"@method";req: a request is signed by its own head alone'),
         ('("date";tr)', '"date";tr: a request is signed by its own head alone'),
         ('("@status")', '"@status": not a component of a request'),
+        ('("@query-param")', '"@query-param": not a component of a request'),
+        ('("@query-param";name=a)', '"@query-param": not a component of a request'),
         ('("@method";sf)', '"@method": not a component of a request'),
         ('("Date")', "'Date' is not a component's name, in lower case"),
         ("(date)", "'date' is not a component's name, in lower case"),
