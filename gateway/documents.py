@@ -309,7 +309,7 @@ class _Reader:
     def document(self, node: yaml.Node) -> Document:
         content = self._value(node, ())
         if not isinstance(content, dict):
-            self._refuse(node, "expected a mapping with apiVersion, kind, metadata and spec")
+            self._refuse(node, "expected a mapping of names to values")
         if self._problems:
             raise DocumentError(self._problems)
         return Document(self._source, content, self._positions)

@@ -35,6 +35,8 @@ class Principal:
     id: SpiffeId
     not_after: datetime | None = None
     """End of the certificate's validity (UTC); ``None`` for an assumed principal."""
+    certificate: bytes = field(default=b"", compare=False, repr=False)
+    """The certificate (DER), empty for an assumed principal."""
 
     @property
     def trust_domain(self) -> str:
@@ -110,4 +112,4 @@ def principal_from_certificate(der: bytes) -> Principal:
     if len(uris) != 1:
         count = "no URI SAN" if not uris else f"{len(uris)} URI SANs"
         raise IdentityError(f"the certificate has {count}; an SVID has exactly one, its SPIFFE id")
-    return Principal(parse_spiffe_id(uris[0]), certificate.not_valid_after_utc)
+    return Principal(parse_spiffe_id(uris[0]), certificate.not_valid_after_utc, der)

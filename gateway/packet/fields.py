@@ -11,6 +11,7 @@ PARENT = b"flight-parent"
 TIMEOUT = b"flight-timeout"
 BUDGET = b"flight-budget"
 CONTEXT = b"flight-context"
+CREDENTIAL = b"flight-credential"
 
 # Request fields that only the gateway sets.
 FROM = b"flight-from"
@@ -22,8 +23,11 @@ DECISION = b"flight-decision"
 ATTEMPTS = b"flight-attempts"
 
 # Others' names.
+CONTENT_DIGEST = b"content-digest"
 CONTENT_TYPE = b"content-type"
 MCP_SESSION = b"mcp-session-id"
+SIGNATURE = b"signature"
+SIGNATURE_INPUT = b"signature-input"
 TRACEPARENT = b"traceparent"
 
 GATEWAY_ONLY = frozenset({FROM, LINEAGE})
