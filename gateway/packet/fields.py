@@ -11,10 +11,14 @@ PARENT = b"flight-parent"
 TIMEOUT = b"flight-timeout"
 BUDGET = b"flight-budget"
 CONTEXT = b"flight-context"
+CREDENTIAL = b"flight-credential"
 
 # Request fields that only the gateway sets.
 FROM = b"flight-from"
 LINEAGE = b"flight-lineage"
+
+PACKET = frozenset({CAPABILITY, ID, CONVERSATION, TASK, PARENT, TIMEOUT, BUDGET, CONTEXT, CREDENTIAL, FROM, LINEAGE})
+"""The request fields that make a packet; other ``flight-*`` fields are passed on."""
 
 # Response fields.
 AGENT = b"flight-agent"
@@ -25,6 +29,8 @@ ATTEMPTS = b"flight-attempts"
 CONTENT_TYPE = b"content-type"
 MCP_SESSION = b"mcp-session-id"
 TRACEPARENT = b"traceparent"
+TRACESTATE = b"tracestate"
+BAGGAGE = b"baggage"
 
 GATEWAY_ONLY = frozenset({FROM, LINEAGE})
 """Removed from every request before anything reads it: only the gateway may set these."""
