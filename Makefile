@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 
-.PHONY: demo test lint bench run clean
+.PHONY: demo test lint schema bench run clean
 
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
@@ -17,6 +17,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schema: $(VENV)/.dev
+	$(BIN)/python tools/write-schema
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

@@ -38,11 +38,11 @@ def _thousandths(value: float) -> float:
     return value
 
 
-def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
-    repeated = first_repeated(names)
+def _without_repeats(items: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = first_repeated(items)
     if repeated is not None:
         raise ValueError(f"{repeated!r} stands here twice")
-    return names
+    return items
 
 
 def _extension(name: str) -> str:
@@ -56,7 +56,7 @@ _Text = Annotated[str, Field(min_length=1, pattern=r"^[ -~]+$")]
 _Token = Annotated[str, Field(pattern=r"^[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*$")]
 _Key = Annotated[str, Field(pattern=r"^[a-z*][a-z0-9_\-.*]*$")]
 _Count = Annotated[int, Field(strict=True, ge=0, le=999_999_999_999_999)]
-_FieldName = Annotated[str, AfterValidator(_extension), Field(pattern=r"^flight-[a-z0-9!#$%&'*+\-.^_`|~]+$")]
+_FieldName = Annotated[str, Field(pattern=r"^flight-[a-z0-9!#$%&'*+\-.^_`|~]+$"), AfterValidator(_extension)]
 _FieldValue = Annotated[str, Field(pattern=r"^[!-~]([ -~]*[!-~])?$")]
 _Principal = Annotated[
     SpiffeId, AfterValidator(parse_spiffe_id), WithJsonSchema({"type": "string", "pattern": "^spiffe://"})
