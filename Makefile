@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 PYTEST_ARGS ?= -n auto
 
-.PHONY: demo test lint bench run clean
+.PHONY: demo test lint schema bench run clean
 
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
@@ -18,6 +18,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schema: $(VENV)/.dev
+	$(BIN)/python tools/write-schema
 
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m bench

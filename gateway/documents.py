@@ -22,6 +22,9 @@ MAX_ALIASES = 16
 MAX_VALUES = 100_000
 """In one document, with each alias counted as what it stands for."""
 
+MAX_PROBLEMS = 100
+"""Told of one document; the rest is likely to follow from them."""
+
 API_VERSION: Final = "phoenixflight.io/v1"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -176,7 +179,7 @@ class Document:
         try:
             return model.model_validate(self.content, by_alias=True, by_name=False)
         except ValidationError as error:
-            details = error.errors()
+            details = error.errors()[:MAX_PROBLEMS]
             problems = [self._explain(model, each) for each in details if not _follows_from_another(each, details)]
             raise DocumentError(problems) from None
 

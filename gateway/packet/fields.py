@@ -17,6 +17,9 @@ CREDENTIAL = b"flight-credential"
 FROM = b"flight-from"
 LINEAGE = b"flight-lineage"
 
+PACKET = frozenset({CAPABILITY, ID, CONVERSATION, TASK, PARENT, TIMEOUT, BUDGET, CONTEXT, CREDENTIAL, FROM, LINEAGE})
+"""The request fields that make a packet; other ``flight-*`` fields are passed on."""
+
 # Response fields.
 AGENT = b"flight-agent"
 DECISION = b"flight-decision"
@@ -29,6 +32,8 @@ MCP_SESSION = b"mcp-session-id"
 SIGNATURE = b"signature"
 SIGNATURE_INPUT = b"signature-input"
 TRACEPARENT = b"traceparent"
+TRACESTATE = b"tracestate"
+BAGGAGE = b"baggage"
 
 GATEWAY_ONLY = frozenset({FROM, LINEAGE})
 """Removed from every request before anything reads it: only the gateway may set these."""
