@@ -31,6 +31,7 @@ class Reason(_Answer, Enum):
 
     MALFORMED_PACKET = _Answer("malformed-packet", 400, "The packet is malformed", 3)
     IDENTITY_REQUIRED = _Answer("identity-required", 401, "The caller has no identity", 16)
+    SIGNATURE_INVALID = _Answer("signature-invalid", 401, "The packet's signature is missing or not accepted", 16)
     DENIED_BY_POLICY = _Answer("denied-by-policy", 403, "A policy denies this packet", 7)
     NO_POLICY_ALLOWS = _Answer("no-policy-allows", 403, "No policy allows this packet", 7)
     CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)

@@ -8,6 +8,7 @@ from gateway.cli.certs import app as certs
 from gateway.cli.check import check
 from gateway.cli.demo import demo
 from gateway.cli.explain import explain
+from gateway.cli.policy import app as policy
 from gateway.cli.run import run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -16,6 +17,7 @@ app.command()(check)
 app.command()(explain)
 app.command()(demo)
 app.add_typer(certs, name="certs")
+app.add_typer(policy, name="policy")
 
 
 def main() -> None:
