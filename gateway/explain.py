@@ -218,7 +218,7 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
         return AgentConsidered(agent.name, False, f"shut out by {excluding.policy}/{excluding.name}")
     admitting = ruling.admits(agent)
     if not admitting:
-        return AgentConsidered(agent.name, False, "; ".join(_not_admitted(agent, ruling)))
+        return AgentConsidered(agent.name, False, "; ".join(dict.fromkeys(_not_admitted(agent, ruling))))
     first = admitting[0]
     ready = agent.state is AgentState.READY
     why = f"{'eligible' if ready else 'not ready'}, {state}"

@@ -106,7 +106,7 @@ class Language(Generic[Facts]):
             return error
         line, column, what = int(found[1]), int(found[2]), found[3].partition(" expecting {")[0]
         if undeclared := _UNDECLARED.fullmatch(what):
-            close = difflib.get_close_matches(undeclared[1], self._variables, 1)
+            close = difflib.get_close_matches(undeclared[1], self._variables, 1, cutoff=0.75)
             what = f"unknown name {undeclared[1]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         where = f"character {column}" if "\n" not in text else f"line {line}, character {column}"
         return f"{what} ({where} of the expression)"
