@@ -22,6 +22,8 @@ _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+"
 _ID = re.compile(rf"spiffe://(?P<domain>{_TRUST_DOMAIN})(?:/{_SEGMENT})*")
 _PATTERN = re.compile(rf"spiffe://{_TRUST_DOMAIN}(?:/(?!\.{{1,2}}(?:/|$))[A-Za-z0-9._*-]+)*")
 _MAX_ID_BYTES = 2048
+_CROSSING = "\0"
+"""Stands for the ``**`` of one pattern when another is asked whether it includes it; no id has this character."""
 
 
 class IdentityError(ValueError):
@@ -54,9 +56,27 @@ class PrincipalPattern:
     text: str
     _regex: re.Pattern[str] = field(repr=False, compare=False)
 
-    def matches(self, spiffe_id: SpiffeId) -> bool:
+    def matches(self, spiffe_id: str) -> bool:
         """Whether `spiffe_id` is covered."""
         return self._regex.fullmatch(spiffe_id) is not None
+
+    @property
+    def literal(self) -> bool:
+        """Whether it covers one id only, its own text."""
+        return "*" not in self.text and not self._is_trust_domain
+
+    def includes(self, other: PrincipalPattern) -> bool:
+        """Whether every id that `other` covers is covered.
+
+        Each wildcard of `other` is read as one character that only an equally wide wildcard takes.
+        """
+        text = other.text.replace("**", _CROSSING)
+        texts = [text, f"{text}/{_CROSSING}"] if other._is_trust_domain else [text]
+        return all(self._regex.fullmatch(each) for each in texts)
+
+    @property
+    def _is_trust_domain(self) -> bool:
+        return self.text.count("/") == 2
 
 
 def parse_spiffe_id(text: str) -> SpiffeId:
@@ -83,7 +103,7 @@ def parse_principal_pattern(text: str) -> PrincipalPattern:
             f"{text[:80]!r} is not a SPIFFE pattern: write spiffe://trust-domain/path, with * or ** in the path only"
         )
     translated = "".join(
-        {"**": ".*", "*": "[^/]*"}.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*|\*)", text)
+        {"**": ".*", "*": f"[^/{_CROSSING}]*"}.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*|\*)", text)
     )
     if text.count("/") == 2:  # a bare trust domain
         translated += "(?:/.*)?"

@@ -44,7 +44,7 @@ spec:
         ("phoenixflight.io/v1", "v2", "1:13", "expected phoenixflight.io/v1"),
         ("metadata: {name: one}", "metadata: {name: one, name: two}", "3:23", "twice"),
         ("  rules:", "  rules: [", "", "not YAML"),
-        ("      from:", "      when: 'true'\n      from:", "9:7", "unknown field 'when'"),
+        ("      from:", "      if: 'true'\n      from:", "9:7", "unknown field 'if'"),
     ],
 )
 def test_a_bad_policy_is_refused_where_it_is_bad(old: str, new: str, where: str, what: str) -> None:

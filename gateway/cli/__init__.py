@@ -9,6 +9,7 @@ from gateway.cli.check import check
 from gateway.cli.demo import demo
 from gateway.cli.explain import explain
 from gateway.cli.packet import app as packet
+from gateway.cli.policy import app as policy
 from gateway.cli.run import run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -18,6 +19,7 @@ app.command()(explain)
 app.command()(demo)
 app.add_typer(certs, name="certs")
 app.add_typer(packet, name="packet")
+app.add_typer(policy, name="policy")
 
 
 def main() -> None:

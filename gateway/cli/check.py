@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from gateway.cli.run import DEFAULT_CONFIG, ConfigOption
 from gateway.control import snapshot as snapshots
 from gateway.control.config import load_config
 from gateway.control.tls import TlsContexts, TlsError
-from gateway.documents import DocumentError
+from gateway.documents import DocumentError, parse
+from gateway.policy.lint import lint
+from gateway.policy.load import load_documents
 
 
-def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+) -> None:
     """Validate configuration, policies, members and certificates.  Exit 2: file:line:column of each problem."""
     try:
         spec = load_config(config)
-        snapshot = snapshots.build(snapshots.read(spec), spec)
+        sources = snapshots.read(spec)
+        snapshot = snapshots.build(sources, spec)
         TlsContexts(spec.identity, spec.connect_authority)
     except (DocumentError, TlsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    policies = snapshot.policies.policies
-    rules = sum(len(policy.spec.rules) for policy in policies)
+    path, text = sources.members
+    warnings = lint(load_documents(sources.policies), snapshot.agents, parse(text, path)[0])
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if strict and warnings:
+        raise typer.Exit(2)
+    policies = snapshot.policies
     typer.echo(
-        f"ok: {len(spec.listeners)} listeners, {len(policies)} policies ({rules} rules), "
+        f"ok: {len(spec.listeners)} listeners, {len(policies.policies)} policies ({len(policies.rules)} rules), "
         f"{len(snapshot.agents)} agents, revision {snapshot.revision}"
     )

@@ -11,12 +11,13 @@ import typer
 from gateway.cli.run import DEFAULT_CONFIG, ConfigOption
 from gateway.control import snapshot as snapshots
 from gateway.control.config import load_config
-from gateway.decision import Forward, Snapshot, decide
+from gateway.decision import Shadow
 from gateway.documents import DocumentError
+from gateway.explain import Explanation, RuleConsidered
+from gateway.explain import explain as explain_packet
 from gateway.identity import IdentityError, Principal, parse_spiffe_id
 from gateway.messages import RequestHead
-from gateway.packet import Capabilities
-from gateway.policy.model import To
+from gateway.policy.facts import assumed_evidence
 
 
 def explain(
@@ -25,6 +26,9 @@ def explain(
     method: str = "POST",
     path: str = "/",
     authority: str = "gateway.flight.internal",
+    signer: Annotated[
+        str | None, typer.Option("--signer", help="Suppose that this SPIFFE id signed the packet.")
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Decide a hypothetical packet: every rule considered, the agents, the pick.  Exit 3: it would be refused."""
@@ -36,58 +40,50 @@ def explain(
         fields.append((name.strip().lower().encode(), value.strip().encode()))
     try:
         principal = Principal(parse_spiffe_id(caller))
+        assumed = assumed_evidence(parse_spiffe_id(signer), fields) if signer else None
         spec = load_config(config)
         snapshot = snapshots.build(snapshots.read(spec), spec)
     except (DocumentError, IdentityError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     head = RequestHead(method.encode(), b"https", authority.encode(), path.encode(), fields)
-    verdict = decide(head, principal, snapshot, time.time(), random.getrandbits)
-    packet = verdict.packet
-    if packet is not None:
-        _rules(snapshot, principal, packet.capabilities)
-        _agents(snapshot, packet.capabilities)
-    if isinstance(verdict, Forward):
-        granted = verdict.route.grants[verdict.agent.name]
-        typer.echo(f"\nallow: policy {granted.policy}, rule {granted.rule}, agent {verdict.agent.name}")
-        return
-    refusal = verdict.refusal
-    by = f" (policy {refusal.policy}, rule {refusal.rule})" if refusal.policy else ""
-    typer.echo(f"\nrefuse {refusal.reason.status} {refusal.reason.slug}{by}: {refusal.detail}")
-    raise typer.Exit(3)
+    told = explain_packet(head, principal, snapshot, time.time(), random.getrandbits, assume=assumed)
+    _print(told)
+    if not told.allow:
+        raise typer.Exit(3)
 
 
-def _rules(snapshot: Snapshot, principal: Principal, capabilities: Capabilities) -> None:
-    typer.echo(f"revision {snapshot.revision}")
-    for capability in capabilities.names:
+def _print(told: Explanation) -> None:
+    typer.echo(f"revision {told.revision}")
+    for capability in told.capabilities:
         typer.echo(f"\n{capability}: rules")
-        for considered in snapshot.policies.consider(principal, capability):
-            rule = considered.rule
-            if not considered.speaks:
-                why = "the policy does not speak about this capability"
-            elif not considered.caller:
-                why = "the caller is not in 'from'"
-            else:
-                why = f"{rule.effect.value}s{_to(rule.to)}"
-            typer.echo(f"  {considered.policy}/{rule.name}: {why}")
+        for rule in told.rules:
+            if rule.capability == capability:
+                typer.echo(f"  {rule.policy}/{rule.rule}: {rule.verdict}{_inputs(rule)}")
+    if told.agents:
+        typer.echo("\nagents")
+    for agent in told.agents:
+        by = f" (by {agent.policy}/{agent.rule})" if agent.policy else ""
+        typer.echo(f"  {agent.name}: {agent.why}{by}")
+    if told.allow:
+        typer.echo(f"\nallow: policy {told.policy}, rule {told.rule}, agent {told.agent}")
+    else:
+        by = f" (policy {told.policy}, rule {told.rule})" if told.policy else ""
+        typer.echo(f"\nrefuse {told.status} {told.reason}{by}: {told.detail}")
+    if told.shadow is not None:
+        typer.echo(_supposed(told.shadow))
 
 
-def _to(to: To | None) -> str:
-    if to is None:
-        return ""
-    parts = [f"trust of at least {to.min_trust}"] if to.min_trust else []
-    parts += [f"{key}={value}" for key, value in to.labels.items()]
-    return " agents with " + ", ".join(parts)
+def _inputs(rule: RuleConsidered) -> str:
+    """What the rule asked, and what it found."""
+    lines = ""
+    if rule.when_is:
+        lines += f"\n      when {rule.when}: {rule.when_is}"
+    if rule.require_is:
+        lines += f"\n      require {rule.require}: {rule.require_is}"
+    return lines
 
 
-def _agents(snapshot: Snapshot, capabilities: Capabilities) -> None:
-    typer.echo("\nagents")
-    for agent in snapshot.agents:
-        missing = [name for name in capabilities.names if name not in agent.capabilities]
-        if missing:
-            why = f"lacks {', '.join(missing)}"
-        elif agent.trust < capabilities.min_trust:
-            why = f"trust {agent.trust} is below the packet's {capabilities.min_trust}"
-        else:
-            why = f"capable, {agent.state.value}, trust {agent.trust}"
-        typer.echo(f"  {agent.name}: {why}")
+def _supposed(shadow: Shadow) -> str:
+    what = f"allow, to {' or '.join(shadow.agents)}" if shadow.allow else f"refuse ({shadow.reason})"
+    return f"with shadow policies enforced: {what}, by {', '.join(shadow.rules)}"

@@ -1,123 +1,175 @@
 """Evaluating a set of TrustPolicy documents.
 
 A packet is let through when every capability that it asks for is covered by an allow rule, and no deny rule
-matches any of them: a deny anywhere wins, and silence is a refusal.  A rule's ``to`` narrows which agents an
-allow admits, or which agents a deny shuts out; a deny without ``to`` refuses the packet.
+matches any of them: a deny anywhere wins, and silence is a refusal.  ``to`` and ``agentWhen`` narrow which
+agents an allow admits, or which agents a deny shuts out; a deny without them refuses the packet.
+
+Three steps, so that each is done once for all packets that it is the same for: `PolicySet.candidates` finds
+the rules for a sender and its capabilities; `weigh` holds their conditions against one packet; `rule_on` says
+what follows, which depends on nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from gateway.identity import Principal
-from gateway.policy.model import Effect, Rule, To, TrustPolicy
+import msgspec
+
+from gateway.identity import Principal, SpiffeId
+from gateway.policy.cel import Expression
+from gateway.policy.facts import ON_PACKETS, PacketFacts
+from gateway.policy.model import TrustPolicy
+from gateway.policy.patterns import GlobIndex
+from gateway.policy.rules import CompiledRule, Outcome, compile_rules, requirement
 from gateway.routing.agent import Agent
 
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """An allow or deny rule that matched, and the policy it stands in."""
-
-    policy: str
-    rule: str
-    to: To | None = None
-
-    def covers(self, agent: Agent) -> bool:
-        """Whether `agent` is within the rule's ``to``."""
-        if self.to is None:
-            return True
-        if agent.trust < self.to.min_trust:
-            return False
-        return self.to.labels.items() <= dict(agent.labels).items()
+Outcomes = bytes
+"""The `Outcome` of each rule of `Candidates.conditional`, in that order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Candidates(msgspec.Struct, frozen=True):
+    """The rules that can matter to the packets of one sender that ask for certain capabilities."""
+
+    by_capability: tuple[tuple[str, tuple[CompiledRule, ...]], ...]
+    """In the packet's order of capabilities."""
+    conditional: tuple[CompiledRule, ...]
+    """Those among them that must be held against each packet."""
+    variables: frozenset[str]
+    """What their conditions may read."""
+    shadow: bool
+    """Whether any of them is in a shadow policy."""
+
+
+class Allow(msgspec.Struct, frozen=True):
     """The packet may go to agents that `admits` lets in."""
 
-    grants: tuple[tuple[Grant, ...], ...]
+    principal: Principal
+    allowing: tuple[tuple[CompiledRule, ...], ...]
     """For each capability in the packet's order, the allow rules that cover it; none is empty."""
-    exclusions: tuple[Grant, ...]
+    exclusions: tuple[CompiledRule, ...]
     """Deny rules that shut out some agents."""
 
-    def admits(self, agent: Agent) -> Grant | None:
-        """The rule that lets the packet go to `agent` (that of the first capability), or ``None``."""
-        if any(exclusion.covers(agent) for exclusion in self.exclusions):
-            return None
-        first: Grant | None = None
-        for grants in self.grants:
-            grant = next((each for each in grants if each.covers(agent)), None)
-            if grant is None:
-                return None
-            first = first or grant
-        return first
+    def excluded_by(self, agent: Agent) -> CompiledRule | None:
+        """The deny rule that shuts `agent` out."""
+        return next((rule for rule in self.exclusions if rule.covers(agent, self.principal)), None)
+
+    def admits(self, agent: Agent) -> tuple[CompiledRule, ...]:
+        """The rules that let the packet go to `agent`, one a capability; empty when they do not."""
+        if self.exclusions and self.excluded_by(agent):
+            return ()
+        admitting: list[CompiledRule] = []
+        for rules in self.allowing:
+            for rule in rules:
+                if rule.covers(agent, self.principal):
+                    admitting.append(rule)
+                    break
+            else:
+                return ()
+        return tuple(admitting)
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(msgspec.Struct, frozen=True):
     """The packet is refused, by a deny rule or because nothing allows one of its capabilities."""
 
-    grant: Grant | None
-    """The deny rule; ``None`` when no rule allows."""
     capability: str
     """The capability that was denied or that nothing allows."""
+    rule: CompiledRule | None
+    """The deny rule; ``None`` when no rule allows."""
+    short: tuple[tuple[CompiledRule, Outcome], ...] = ()
+    """Rules that would have allowed, or a deny that could not be evaluated, and what is amiss."""
 
 
 Ruling = Allow | Deny
 
 
-@dataclass(frozen=True, slots=True)
-class Consideration:
-    """One rule held against a packet, for `explain`."""
-
-    policy: str
-    rule: Rule
-    capability: str
-    speaks: bool
-    """The policy speaks about the capability."""
-    caller: bool
-    """The rule's ``from`` covers the caller."""
-
-
 class PolicySet:
     """Compiled policies; the order in which they were read makes no difference."""
 
-    __slots__ = ("policies",)
+    __slots__ = ("_callers", "_capabilities", "policies", "rules")
 
     def __init__(self, policies: Iterable[TrustPolicy]) -> None:
         self.policies = tuple(sorted(policies, key=lambda policy: policy.metadata.name))
+        self.rules = compile_rules(self.policies)
+        self._callers = GlobIndex((glob, rule.number) for rule in self.rules for glob in rule.spec.from_)
+        self._capabilities = GlobIndex((glob, rule.number) for rule in self.rules for glob in rule.capabilities)
 
-    def rule_on(self, principal: Principal, capabilities: Iterable[str]) -> Ruling:
-        """What the policies say of `principal` asking for `capabilities`, all of them."""
-        grants: list[tuple[Grant, ...]] = []
-        exclusions: list[Grant] = []
-        silent: str | None = None
-        for capability in capabilities:
-            allowing: list[Grant] = []
-            for considered in self._matching(principal, capability):
-                rule = considered.rule
-                grant = Grant(considered.policy, rule.name, rule.to)
-                if rule.effect is Effect.ALLOW:
-                    allowing.append(grant)
-                elif rule.to is None:
-                    return Deny(grant, capability)
+    def candidates(self, caller: SpiffeId, capabilities: Iterable[str]) -> Candidates:
+        """The rules whose ``from`` covers `caller` and whose policy speaks about one of `capabilities`."""
+        from_caller = self._callers.matching(caller)
+        by_capability = tuple(
+            (capability, self._numbered(from_caller & self._capabilities.matching(capability)))
+            for capability in capabilities
+        )
+        # A rule may speak about several of the capabilities; its condition is one.
+        rules = dict.fromkeys(rule for _, each in by_capability for rule in each)
+        conditional = tuple(rule for rule in rules if rule.conditional)
+        variables: set[str] = set()
+        for rule in conditional:
+            if rule.spec.when is not None:
+                variables |= rule.spec.when.variables
+        return Candidates(by_capability, conditional, frozenset(variables), any(rule.shadow for rule in rules))
+
+    def _numbered(self, mask: int) -> tuple[CompiledRule, ...]:
+        found: list[CompiledRule] = []
+        while mask:
+            lowest = mask & -mask
+            found.append(self.rules[lowest.bit_length() - 1])
+            mask ^= lowest
+        return tuple(found)
+
+
+def weigh(candidates: Candidates, facts: PacketFacts) -> Outcomes:
+    """Hold the conditions and requirements of `candidates` against one packet."""
+    bindings = ON_PACKETS.bind(candidates.variables, facts)
+    values: dict[Expression, bool | str] = {}
+    outcomes = bytearray()
+    for rule in candidates.conditional:
+        outcome = Outcome.HOLDS
+        when = rule.spec.when
+        if when is not None:
+            value = values.get(when)
+            if value is None:
+                value = values[when] = when.evaluate(bindings)
+            if value is not True:
+                outcome = Outcome.FALSE if value is False else Outcome.FAILED
+        require = rule.spec.require
+        if require is not None and outcome is Outcome.HOLDS:
+            outcome = requirement(require, facts.principal, facts.evidence)
+        outcomes.append(outcome)
+    return bytes(outcomes)
+
+
+def rule_on(principal: Principal, candidates: Candidates, outcomes: Outcomes, *, shadow: bool = False) -> Ruling:
+    """What `candidates` say, given what their conditions came to.
+
+    Args:
+        principal: the sender.
+        candidates: its rules.
+        outcomes: from `weigh`.
+        shadow: suppose that the shadow policies were enforced.
+
+    """
+    came_to = {rule.number: Outcome(code) for rule, code in zip(candidates.conditional, outcomes, strict=True)}
+    allowing: list[tuple[CompiledRule, ...]] = []
+    exclusions: list[CompiledRule] = []
+    silent: Deny | None = None
+    for capability, rules in candidates.by_capability:
+        allows: list[CompiledRule] = []
+        short: list[tuple[CompiledRule, Outcome]] = []
+        for rule in rules:
+            outcome = came_to.get(rule.number, Outcome.HOLDS)
+            if outcome is Outcome.FALSE or (rule.shadow and not shadow):
+                continue
+            if not rule.denies:
+                if outcome is Outcome.HOLDS:
+                    allows.append(rule)
                 else:
-                    exclusions.append(grant)
-            if not allowing and silent is None:
-                silent = capability
-            grants.append(tuple(allowing))
-        if silent is not None:
-            return Deny(None, silent)
-        return Allow(tuple(grants), tuple(exclusions))
-
-    def consider(self, principal: Principal, capability: str) -> Iterable[Consideration]:
-        """Every rule, matching or not, in the order of evaluation."""
-        for policy in self.policies:
-            speaks = any(pattern.matches(capability) for pattern in policy.spec.capabilities)
-            for rule in policy.spec.rules:
-                caller = any(pattern.matches(principal.id) for pattern in rule.from_)
-                yield Consideration(policy.metadata.name, rule, capability, speaks, caller)
-
-    def _matching(self, principal: Principal, capability: str) -> Iterable[Consideration]:
-        return (each for each in self.consider(principal, capability) if each.speaks and each.caller)
+                    short.append((rule, outcome))
+            elif rule.narrow:
+                exclusions.append(rule)
+            else:
+                return Deny(capability, rule, ((rule, outcome),) if outcome is Outcome.FAILED else ())
+        if not allows and silent is None:
+            silent = Deny(capability, None, tuple(short))
+        allowing.append(tuple(allows))
+    return silent or Allow(principal, tuple(allowing), tuple(exclusions))

@@ -1,42 +1,39 @@
-"""The TrustPolicy document."""
+"""The TrustPolicy document, as it is written."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gateway.documents import API_VERSION, Metadata, Spec, refuse_duplicates
+from gateway.documents import API_VERSION, Duration, ErrorAt, Metadata, Spec, refuse_duplicates
 from gateway.identity import PrincipalPattern, parse_principal_pattern
+from gateway.policy.cel import Expression
+from gateway.policy.facts import agent_condition, packet_condition
+from gateway.policy.patterns import CapabilityPattern, parse_capability_pattern
+from gateway.policy.rate import Rate, parse_rate
 
-_PATTERN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*")
+MAX_GRANT_TTL_S = 300.0
 
-
-@dataclass(frozen=True, slots=True)
-class CapabilityPattern:
-    """A glob over capabilities: ``*`` is any run of characters, dots included."""
-
-    text: str
-    _regex: re.Pattern[str] = field(repr=False, compare=False)
-
-    def matches(self, name: str) -> bool:
-        """Whether the capability `name` is covered."""
-        return self._regex.fullmatch(name) is not None
+Caller = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
+Capability = Annotated[CapabilityPattern, BeforeValidator(parse_capability_pattern)]
+When = Annotated[Expression, BeforeValidator(lambda text: packet_condition(_expression(text)))]
+AgentWhen = Annotated[Expression, BeforeValidator(lambda text: agent_condition(_expression(text)))]
 
 
-def parse_capability_pattern(text: object) -> CapabilityPattern:
-    """Compile a capability glob.
+def _expression(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected an expression, as text in quotes")
+    return value
 
-    Raises:
-        ValueError: it has characters that no capability has.
 
-    """
-    if not isinstance(text, str) or _PATTERN.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a capability pattern, such as code.execute or code.*")
-    return CapabilityPattern(text, re.compile(".*".join(map(re.escape, re.split(r"\*+", text)))))
+class Mode(Enum):
+    """Whether a policy is in force."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    """It is evaluated, and what it would change is recorded; it changes nothing."""
 
 
 class Effect(Enum):
@@ -53,24 +50,79 @@ class To(Spec):
     labels: dict[str, str] = {}
 
 
+class Require(Spec):
+    """What must be proven about a packet before a rule allows it."""
+
+    signature: bool = Field(default=False, strict=True)
+    """A verified signature, by the caller itself unless `signers` says otherwise."""
+    signers: Annotated[tuple[Caller, ...], Field(min_length=1)] | None = None
+    """Whose signature counts: so one principal may carry another's packet."""
+    content_digest: bool = Field(default=False, strict=True)
+    """A ``content-digest``, covered by the signature where one is required."""
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Require:
+        if self.signers is not None and not self.signature:
+            raise ErrorAt("signers are for a required signature: add signature: true", "signers")
+        if not self.signature and not self.content_digest:
+            raise ErrorAt("requires nothing: set signature or contentDigest to true, or leave it out")
+        return self
+
+
+class Grant(Spec):
+    """What the receiver may do with the work: the bounds of the handoff credential that it is given."""
+
+    capabilities: tuple[Capability, ...] = ()
+    """What it may ask of others."""
+    budget: dict[str, Annotated[int, Field(ge=0, strict=True)]] = {}
+    """What may be spent, by unit."""
+    ttl_s: Annotated[Duration, Field(alias="ttl", gt=0, le=MAX_GRANT_TTL_S)] = MAX_GRANT_TTL_S
+
+
+class Per(Enum):
+    """Whose packets a limit counts together."""
+
+    PRINCIPAL = "principal"
+    CAPABILITY = "capability"
+    CONVERSATION = "conversation"
+
+
+class Limits(Spec):
+    """How often a rule allows."""
+
+    rate: Annotated[Rate, BeforeValidator(parse_rate)]
+    per: Per = Per.PRINCIPAL
+
+
 class Rule(Spec):
-    """One rule: who, and to which agents."""
+    """One rule: who, on which condition, and to which agents."""
 
     name: str = Field(min_length=1, max_length=253, pattern=r"^[ -~]+$")
     effect: Effect
-    from_: Annotated[
-        tuple[Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...],
-        Field(alias="from", min_length=1),
-    ]
+    from_: Annotated[tuple[Caller, ...], Field(alias="from", min_length=1)]
     to: To | None = None
+    when: When | None = None
+    """On the packet; without one the rule holds for each."""
+    agent_when: AgentWhen | None = None
+    """On the agent; narrows as `to` does."""
+    require: Require | None = None
+    grant: Grant | None = None
+    limits: Limits | None = None
+
+    @model_validator(mode="after")
+    def _a_deny_only_denies(self) -> Rule:
+        if self.effect is Effect.DENY:
+            for field in ("require", "grant", "limits"):
+                if getattr(self, field) is not None:
+                    raise ErrorAt("goes with effect: allow; a deny takes no terms", field)
+        return self
 
 
 class TrustPolicySpec(Spec):
     """Which packets a policy speaks about, and its rules."""
 
-    capabilities: Annotated[
-        tuple[Annotated[CapabilityPattern, BeforeValidator(parse_capability_pattern)], ...], Field(min_length=1)
-    ]
+    mode: Mode = Mode.ENFORCE
+    capabilities: Annotated[tuple[Capability, ...], Field(min_length=1)]
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
 
     @field_validator("rules")

@@ -30,9 +30,22 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_what_ships_is_valid_from_the_first_minute(clone: Path) -> None:
-    checked = phoenixflight(clone, "check")
+    checked = phoenixflight(clone, "check", "--strict")
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert checked.stdout.startswith("ok: 2 listeners, 3 policies (3 rules), 3 agents, revision ")
+    assert checked.stdout.startswith("ok: 2 listeners, 6 policies (6 rules), 3 agents, revision ")
+
+
+def test_warnings_are_told_and_fail_where_that_is_wanted(clone: Path) -> None:
+    policy = clone / "policies" / "review.yaml"
+    policy.write_text(policy.read_text().replace('["code.review"]', '["code.review", "code.reveiw"]'))
+    checked = phoenixflight(clone, "check")
+    told = "no agent offers anything that 'code.reveiw' covers; check the spelling, or remove it"
+    assert checked.returncode == 0
+    assert checked.stderr.startswith("warning: ")
+    assert checked.stderr.endswith(f"policies/review.yaml:7:33: {told}\n")
+    assert checked.stdout.startswith("ok: ")
+    strict = phoenixflight(clone, "check", "--strict")
+    assert (strict.returncode, strict.stdout, strict.stderr) == (2, "", checked.stderr)
 
 
 def test_problems_of_policies_and_members_are_told_together_on_stderr(clone: Path) -> None:
@@ -43,7 +56,7 @@ def test_problems_of_policies_and_members_are_told_together_on_stderr(clone: Pat
     assert (checked.returncode, checked.stdout) == (2, "")
     told = checked.stderr.splitlines()
     assert len(told) == 2
-    assert told[0].endswith("review.yaml:9:15: spec.rules.0.effect: expected 'allow' or 'deny'")
+    assert told[0].endswith("review.yaml:10:15: spec.rules.0.effect: expected 'allow' or 'deny'")
     assert told[1].endswith("agents.yaml:20:14: spec.agents.2.trust: expected a number")
 
 

@@ -26,7 +26,7 @@ def shipped(tmp_path: Path, certs: Path) -> Path:
 def test_the_shipped_configuration_passes_check(shipped: Path) -> None:
     result = run(app, ["check", "--config", str(shipped)])
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("ok: 2 listeners, 3 policies")
+    assert result.output.startswith("ok: 2 listeners, 6 policies")
 
 
 def test_check_names_file_line_and_column_and_exits_2(shipped: Path) -> None:
@@ -62,12 +62,28 @@ def test_explain_names_the_rule_the_agent_and_why_others_were_not_picked(shipped
     assert code == 0
     assert "allow: policy code-execution, rule coders-in-sandboxes, agent executor-" in output
     assert "reviewer: lacks code.execute" in output
+    assert "code-execution/coders-in-sandboxes: allows agents with trust of at least 0.85, tier=sandbox" in output
+    assert "when packet.hops > 0: true" in output
+    assert "with shadow policies enforced: refuse (denied-by-policy), by tasks/no-work-without-a-task" in output
 
 
 def test_explain_of_a_refusal_exits_3_with_the_reason(shipped: Path) -> None:
     code, output = explain(shipped, "spiffe://mesh.local/ns/quarantine/sa/x", "flight-capability: code.review")
     assert code == 3
     assert "refuse 403 denied-by-policy (policy quarantine, rule quarantined-namespace)" in output
+
+
+def test_explain_supposes_a_signature_where_it_is_told_to(shipped: Path) -> None:
+    partner = "spiffe://partner.example/ns/agents/sa/coder"
+    headers = ("flight-capability: code.review", "content-digest: sha-256=:AA==:")
+    code, output = explain(shipped, partner, *headers)
+    assert code == 3
+    assert "refuse 401 signature-invalid" in output
+    assert "require signature by the caller, contentDigest: no signature that it accepts" in output
+    arguments = ["explain", "--config", str(shipped), "--from", partner, "--signer", partner]
+    result = run(app, [*arguments, "-H", headers[0], "-H", headers[1]])
+    assert result.exit_code == 0, result.output
+    assert "require signature by the caller, contentDigest: met" in result.output
 
 
 def test_run_with_bad_configuration_exits_2_naming_the_place(tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""Why a packet would be handed on or refused: every rule held against it, and every agent.  Pure.
+
+Enters: what a decision reads.  Leaves: an `Explanation`, plain values that can be printed or sent as JSON.
+The verdict in it is `decide`'s own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from gateway.decision import Evidence, Forward, Shadow, Snapshot, Verdict, decide
+from gateway.identity import Principal
+from gateway.messages import RequestHead
+from gateway.packet import FlightPacket
+from gateway.policy import Allow, CompiledRule, Outcome, PacketFacts, Ruling, rule_on, weigh
+from gateway.policy.facts import ON_PACKETS
+from gateway.policy.model import Require
+from gateway.routing import Agent, AgentState
+
+
+class RuleConsidered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One rule, held against one capability of a packet."""
+
+    capability: str
+    policy: str
+    rule: str
+    effect: str
+    """``allow`` or ``deny``."""
+    mode: str
+    """``enforce`` or ``shadow``."""
+    speaks: bool
+    """The policy speaks about the capability."""
+    caller: bool
+    """The rule's ``from`` covers the caller."""
+    verdict: str
+    """What the rule says, for people."""
+    when: str = ""
+    """Its condition."""
+    when_is: str = ""
+    """``true``, ``false``, or why that cannot be told; empty where the rule does not get that far."""
+    require: str = ""
+    """What it requires."""
+    require_is: str = ""
+    """``met``, or what is missing."""
+
+
+class AgentConsidered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One agent, and whether the packet could go to it."""
+
+    name: str
+    eligible: bool
+    why: str
+    policy: str = ""
+    """Of the rule that admits it; so is `rule`."""
+    rule: str = ""
+
+
+class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The verdict on a packet, and all that went into it."""
+
+    revision: str
+    allow: bool
+    caller: str = ""
+    flight_id: str = ""
+    capabilities: tuple[str, ...] = ()
+    agent: str = ""
+    """Where it goes."""
+    policy: str = ""
+    """Of the rule that decided; so is `rule`."""
+    rule: str = ""
+    status: int = 0
+    """Of the refusal; so are `reason` and `detail`."""
+    reason: str = ""
+    detail: str = ""
+    rules: tuple[RuleConsidered, ...] = ()
+    agents: tuple[AgentConsidered, ...] = ()
+    shadow: Shadow | None = None
+
+
+def explain(
+    head: RequestHead,
+    principal: Principal | None,
+    snapshot: Snapshot,
+    now: float,
+    entropy: Callable[[int], int],
+    *,
+    assume: Evidence | None = None,
+) -> Explanation:
+    """Decide a packet and say why; the arguments are those of `decide`."""
+    verdict = decide(head, principal, snapshot, now, entropy, assume=assume)
+    packet = verdict.packet
+    told = Explanation(
+        revision=snapshot.revision,
+        allow=isinstance(verdict, Forward),
+        caller=principal.id if principal else "",
+        flight_id=packet.id if packet else "",
+        capabilities=packet.capabilities.names if packet else (),
+        shadow=verdict.shadow,
+        **_outcome(verdict),
+    )
+    if packet is None or principal is None:
+        return told
+    facts = PacketFacts(packet, head, principal, verdict.evidence, now)
+    candidates = snapshot.policies.candidates(principal.id, packet.capabilities.names)
+    codes = weigh(candidates, facts)
+    outcomes = {rule.number: Outcome(code) for rule, code in zip(candidates.conditional, codes, strict=True)}
+    ruling = rule_on(principal, candidates, codes)
+    return msgspec.structs.replace(
+        told,
+        rules=tuple(
+            _rule(rule, capability, facts, outcomes.get(rule.number, Outcome.HOLDS))
+            for capability in packet.capabilities.names
+            for rule in snapshot.policies.rules
+        ),
+        agents=tuple(_agent(agent, packet, ruling) for agent in snapshot.agents),
+    )
+
+
+def _outcome(verdict: Verdict) -> dict[str, Any]:
+    if isinstance(verdict, Forward):
+        granted = verdict.route.grants[verdict.agent.name]
+        return {"agent": verdict.agent.name, "policy": granted.policy, "rule": granted.rule}
+    refusal = verdict.refusal
+    return {
+        "status": refusal.reason.status,
+        "reason": refusal.reason.slug,
+        "detail": refusal.detail,
+        "policy": refusal.policy,
+        "rule": refusal.rule,
+    }
+
+
+def _rule(rule: CompiledRule, capability: str, facts: PacketFacts, outcome: Outcome) -> RuleConsidered:
+    spec = rule.spec
+    speaks = any(pattern.matches(capability) for pattern in rule.capabilities)
+    caller = any(pattern.matches(facts.principal.id) for pattern in spec.from_)
+    considered = RuleConsidered(
+        capability=capability,
+        policy=rule.policy,
+        rule=rule.name,
+        effect=spec.effect.value,
+        mode="shadow" if rule.shadow else "enforce",
+        speaks=speaks,
+        caller=caller,
+        verdict="the policy does not speak about this capability" if not speaks else "the caller is not in 'from'",
+        when=spec.when.text if spec.when else "",
+        require=_required(spec.require) if spec.require else "",
+    )
+    if not (speaks and caller):
+        return considered
+    when_is = require_is = ""
+    if spec.when is not None:
+        value = spec.when.evaluate(ON_PACKETS.bind(spec.when.variables, facts))
+        when_is = value if isinstance(value, str) else str(value).lower()
+    if spec.require is not None and outcome in _REQUIRE_IS:
+        require_is = _REQUIRE_IS[outcome]
+    return msgspec.structs.replace(
+        considered, when_is=when_is, require_is=require_is, verdict=_verdict(rule, outcome, when_is)
+    )
+
+
+_REQUIRE_IS = {
+    Outcome.HOLDS: "met",
+    Outcome.UNSIGNED: "no signature that it accepts",
+    Outcome.UNDIGESTED: "no content-digest, or not covered by the signature",
+}
+
+
+def _required(require: Require) -> str:
+    parts: list[str] = []
+    if require.signature:
+        signers = require.signers or ()
+        parts.append("signature by " + (" or ".join(each.text for each in signers) or "the caller"))
+    if require.content_digest:
+        parts.append("contentDigest")
+    return ", ".join(parts)
+
+
+def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
+    if outcome is Outcome.FALSE:
+        return "'when' is false"
+    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED):
+        return f"'require' is not met: {_REQUIRE_IS[outcome]}"
+    if outcome is Outcome.FAILED and not rule.denies:
+        return f"'when' cannot be evaluated, so it does not allow: {when_is}"
+    what = ("shuts out" if rule.narrow else "denies") if rule.denies else "allows"
+    if rule.narrow:
+        what = f"{what} agents with {', '.join(_narrowing(rule))}"
+    if outcome is Outcome.FAILED:
+        what = f"{what}, as 'when' cannot be evaluated: {when_is}"
+    return f"in shadow: {what}" if rule.shadow else what
+
+
+def _narrowing(rule: CompiledRule) -> Iterator[str]:
+    if rule.min_trust:
+        yield f"trust of at least {rule.min_trust}"
+    for key, value in sorted(rule.labels):
+        yield f"{key}={value}"
+    if rule.spec.agent_when is not None:
+        yield rule.spec.agent_when.text
+
+
+def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidered:
+    wanted = packet.capabilities
+    missing = [name for name in wanted.names if name not in agent.capabilities]
+    if missing:
+        return AgentConsidered(agent.name, False, f"lacks {', '.join(missing)}")
+    if agent.trust < wanted.min_trust:
+        return AgentConsidered(agent.name, False, f"trust {agent.trust} is below the packet's {wanted.min_trust}")
+    state = f"{agent.state.value}, trust {agent.trust}"
+    if not isinstance(ruling, Allow):
+        return AgentConsidered(agent.name, False, f"capable, {state}; but the packet is refused")
+    excluding = ruling.excluded_by(agent)
+    if excluding is not None:
+        return AgentConsidered(agent.name, False, f"shut out by {excluding.policy}/{excluding.name}")
+    admitting = ruling.admits(agent)
+    if not admitting:
+        return AgentConsidered(agent.name, False, "; ".join(dict.fromkeys(_not_admitted(agent, ruling))))
+    first = admitting[0]
+    ready = agent.state is AgentState.READY
+    why = f"{'eligible' if ready else 'not ready'}, {state}"
+    return AgentConsidered(agent.name, ready, why, first.policy, first.name)
+
+
+def _not_admitted(agent: Agent, allow: Allow) -> Iterator[str]:
+    for rules in allow.allowing:
+        if not any(rule.covers(agent, allow.principal) for rule in rules):
+            for rule in rules:
+                yield f"{rule.policy}/{rule.name}: {_falls_short(agent, rule, allow.principal)}"
+
+
+def _falls_short(agent: Agent, rule: CompiledRule, principal: Principal) -> str:
+    if agent.trust < rule.min_trust:
+        return f"trust {agent.trust} is below {rule.min_trust}"
+    lacking = sorted(rule.labels.difference(agent.labels))
+    if lacking:
+        return "is not labelled " + ", ".join(f"{key}={value}" for key, value in lacking)
+    holds = rule.agent_condition(agent, principal)
+    return "'agentWhen' is false" if holds is False else f"'agentWhen' cannot be evaluated: {holds}"

@@ -1,0 +1,294 @@
+"""The judgement: what policies and members say of one packet, whichever conversation it is of.  Pure.
+
+Enters: a packet, its sender, what is proven about it, a `Snapshot`, the time.  Leaves: a `Judgement`.
+What was judged once is remembered in the snapshot, by the inputs that it was judged on, and goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.identity import Principal, PrincipalPattern
+from gateway.messages import RequestHead
+from gateway.packet import Capabilities, FlightPacket
+from gateway.packet import fields as names
+from gateway.policy import (
+    Allow,
+    Candidates,
+    CompiledRule,
+    Deny,
+    Evidence,
+    Limit,
+    Outcome,
+    PacketFacts,
+    PolicySet,
+    Ruling,
+    rule_on,
+    weigh,
+)
+from gateway.policy.model import Grant
+from gateway.refusal import Reason, Refusal
+from gateway.routing import Agent, AgentState, Ring
+
+NO_AGENT_RETRY_AFTER_S = 1
+
+_MAX_CASES = 10_000
+_MAX_JUDGEMENTS = 64
+"""In one case."""
+_MAX_RINGS = 1_000
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The rules that admit an agent, one for each capability of the packet, first things first."""
+
+    policy: str
+    rule: str
+    """Of the first capability; so is `policy`."""
+    decision_value: bytes
+    """The value of ``flight-decision``."""
+    limits: tuple[Limit, ...] = ()
+    """How often these rules allow."""
+    grants: tuple[Grant, ...] = ()
+    """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A decided way: the agents that are ready, as a ring, and the rules that admit each agent."""
+
+    ring: Ring
+    grants: Mapping[str, Granted]
+    """By agent name."""
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """What would be different if the shadow policies were enforced."""
+
+    allow: bool
+    rules: tuple[str, ...]
+    """The shadow rules that speak about the packet, as ``policy/rule``."""
+    reason: str = ""
+    """Of the refusal there would be."""
+    agents: tuple[str, ...] = ()
+    """Names of the agents that the packet could go to."""
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What is to become of a packet, before an agent is picked."""
+
+    route: Route | Refusal
+    grants: Mapping[str, Granted] = {}
+    """Every agent that policy admits, ready or not: an open stream to one of these may go on."""
+    shadow: Shadow | None = None
+    """``None`` when enforcing the shadow policies would change nothing."""
+
+
+class _Case(msgspec.Struct, frozen=True):
+    """The packets of one sender that ask for the same: their rules, and the judgements so far."""
+
+    candidates: Candidates
+    judgements: dict[bytes, Judgement]
+    """By what the rules' conditions came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a decision reads, immutable, with a revision that is a hash of its content."""
+
+    revision: str
+    policies: PolicySet
+    agents: tuple[Agent, ...]
+    """Sorted by name."""
+    trusted_hops: tuple[PrincipalPattern, ...] = ()
+    cases: dict[tuple[str, Capabilities], _Case] = field(default_factory=dict, compare=False, repr=False)
+    """Memo of what has been judged; emptied when it is full, and so is `rings`."""
+    rings: dict[tuple[str, ...], Ring] = field(default_factory=dict, compare=False, repr=False)
+    """Memo of rings by the names of their agents."""
+
+
+EMPTY = Snapshot("none", PolicySet(()), ())
+
+
+def judge(
+    packet: FlightPacket,
+    head: RequestHead,
+    principal: Principal,
+    evidence: Evidence,
+    snapshot: Snapshot,
+    now: float,
+) -> Judgement:
+    """Judge a packet that has been read already, be it new or a stream that has long been open.
+
+    Args:
+        packet: what was read from `head`.
+        head: the request as it arrived.
+        principal: the authenticated caller.
+        evidence: what is proven about the packet.
+        snapshot: what is in force.
+        now: seconds since the epoch.
+
+    """
+    key = (principal.id, packet.capabilities)
+    case = snapshot.cases.get(key)
+    if case is None:
+        if len(snapshot.cases) >= _MAX_CASES:
+            snapshot.cases.clear()
+        candidates = snapshot.policies.candidates(principal.id, packet.capabilities.names)
+        case = snapshot.cases[key] = _Case(candidates, {})
+    candidates = case.candidates
+    outcomes = b""
+    if candidates.conditional:
+        outcomes = weigh(candidates, PacketFacts(packet, head, principal, evidence, now))
+    judgement = case.judgements.get(outcomes)
+    if judgement is None:
+        if len(case.judgements) >= _MAX_JUDGEMENTS:
+            case.judgements.clear()
+        judgement = _settle(principal, packet.capabilities, candidates, outcomes, snapshot)
+        case.judgements[outcomes] = judgement
+    return judgement
+
+
+def _settle(
+    principal: Principal, capabilities: Capabilities, candidates: Candidates, outcomes: bytes, snapshot: Snapshot
+) -> Judgement:
+    enforced = _conclude(rule_on(principal, candidates, outcomes), principal, capabilities, snapshot)
+    if not candidates.shadow:
+        return enforced
+    ruling = rule_on(principal, candidates, outcomes, shadow=True)
+    supposed = _conclude(ruling, principal, capabilities, snapshot)
+    if _destinations(enforced) == _destinations(supposed):
+        return enforced
+    route = supposed.route
+    shadow = Shadow(
+        allow=isinstance(route, Route),
+        rules=_shadow_rules(candidates, outcomes),
+        reason=route.reason.slug if isinstance(route, Refusal) else "",
+        agents=_destinations(supposed),
+    )
+    return Judgement(enforced.route, enforced.grants, shadow)
+
+
+def _destinations(judgement: Judgement) -> tuple[str, ...]:
+    """The agents that a packet may be sent to now; none when it is refused."""
+    route = judgement.route
+    return () if isinstance(route, Refusal) else tuple(agent.name for agent in route.ring.agents)
+
+
+def _shadow_rules(candidates: Candidates, outcomes: bytes) -> tuple[str, ...]:
+    off = {
+        rule.number
+        for rule, outcome in zip(candidates.conditional, outcomes, strict=True)
+        if outcome != Outcome.HOLDS and not (rule.denies and outcome == Outcome.FAILED)
+    }
+    rules = dict.fromkeys(rule for _, each in candidates.by_capability for rule in each)
+    return tuple(f"{rule.policy}/{rule.name}" for rule in rules if rule.shadow and rule.number not in off)
+
+
+def _conclude(ruling: Ruling, principal: Principal, capabilities: Capabilities, snapshot: Snapshot) -> Judgement:
+    """From what policy says to agents.
+
+    Policy speaks first, so that a caller who may not use a capability never learns whether anybody has it.
+    """
+    if isinstance(ruling, Deny):
+        return Judgement(refusal_for(ruling, principal))
+    wanted = frozenset(capabilities.names)
+    capable = [agent for agent in snapshot.agents if wanted <= agent.capabilities]
+    if not capable:
+        return Judgement(
+            Refusal(
+                Reason.CAPABILITY_UNKNOWN,
+                f"no agent offers {capabilities.label}; check the spelling, or ask for less",
+            )
+        )
+    grants, ready = _admitted(ruling, capable, capabilities.min_trust, snapshot.revision)
+    if not ready:
+        why = (
+            "the agents that offer it are not ready; try again later"
+            if grants
+            else "no agent that offers it meets the trust, labels and conditions that policy or the packet asks for"
+        )
+        refusal = Refusal(
+            Reason.NO_ELIGIBLE_AGENT, f"{capabilities.label}: {why}", retry_after_s=NO_AGENT_RETRY_AFTER_S
+        )
+        return Judgement(refusal, grants)
+    return Judgement(Route(_ring(ready, snapshot), grants), grants)
+
+
+def _admitted(
+    allow: Allow, capable: list[Agent], min_trust: float, revision: str
+) -> tuple[dict[str, Granted], list[Agent]]:
+    """What lets each of the `capable` agents in, and those of them that are ready."""
+    grants: dict[str, Granted] = {}
+    ready: list[Agent] = []
+    same: dict[tuple[CompiledRule, ...], Granted] = {}
+    for agent in capable:
+        if agent.trust < min_trust:
+            continue
+        rules = allow.admits(agent)
+        if not rules:
+            continue
+        granted = same.get(rules)
+        if granted is None:
+            granted = same[rules] = _granted(rules, revision)
+        grants[agent.name] = granted
+        if agent.state is AgentState.READY:
+            ready.append(agent)
+    return grants, ready
+
+
+def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
+    first = rules[0]
+    value = b"allow;policy=%s;revision=%s" % (names.sf_string(first.policy), names.sf_string(revision))
+    distinct = dict.fromkeys(rules)
+    return Granted(
+        first.policy,
+        first.name,
+        value,
+        tuple(rule.limit for rule in distinct if rule.limit is not None),
+        tuple(rule.grant for rule in distinct if rule.grant is not None),
+    )
+
+
+def _ring(ready: list[Agent], snapshot: Snapshot) -> Ring:
+    key = tuple(agent.name for agent in ready)
+    ring = snapshot.rings.get(key)
+    if ring is None:
+        if len(snapshot.rings) >= _MAX_RINGS:
+            snapshot.rings.clear()
+        ring = snapshot.rings[key] = Ring(ready)
+    return ring
+
+
+_MISSING = {
+    Outcome.UNSIGNED: "a signature by the caller, or by one whom the rule accepts",
+    Outcome.UNDIGESTED: "a content-digest, covered by the signature where one is required",
+}
+
+
+def refusal_for(deny: Deny, principal: Principal) -> Refusal:
+    """How a sender is told of `deny`: the rule's name, and nothing else of what it says."""
+    rule = deny.rule
+    if rule is not None:
+        why = "; its condition could not be evaluated, and such a deny denies" if deny.short else ""
+        detail = f"a rule denies {deny.capability} to {principal.id}{why}"
+        return Refusal(Reason.DENIED_BY_POLICY, detail, rule.policy, rule.name)
+    failed = [short for short, outcome in deny.short if outcome is Outcome.FAILED]
+    also = f"; the condition of {_named(failed)} could not be evaluated" if failed else ""
+    for short, outcome in deny.short:
+        if outcome in _MISSING:
+            detail = f"{short.policy}/{short.name} allows {deny.capability} only with {_MISSING[outcome]}{also}"
+            return Refusal(Reason.SIGNATURE_INVALID, detail, short.policy, short.name)
+    if failed:
+        detail = f"nothing else allows {principal.id} to use {deny.capability}{also}"
+        return Refusal(Reason.NO_POLICY_ALLOWS, detail, failed[0].policy, failed[0].name)
+    return Refusal(
+        Reason.NO_POLICY_ALLOWS,
+        f"no policy allows {principal.id} to use {deny.capability}; ask for a rule that does, "
+        "or check the spelling of the capability",
+    )
+
+
+def _named(rules: list[CompiledRule]) -> str:
+    return ", ".join(f"{rule.policy}/{rule.name}" for rule in rules)
