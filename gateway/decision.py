@@ -13,11 +13,13 @@ import msgspec
 
 from gateway.identity import Principal
 from gateway.judgement import EMPTY, Granted, Judgement, Route, Shadow, Snapshot, judge
-from gateway.messages import Fields, RequestHead, field_value
+from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket, MalformedPacketError, parse, sift
 from gateway.packet import fields as names
+from gateway.packet.digest import digest_check
+from gateway.packet.envelope import MEDIA_TYPE
+from gateway.packet.signature import Signature, SignatureError, verify
 from gateway.policy import NO_EVIDENCE, Evidence, Limit
-from gateway.policy.facts import CONTENT_DIGEST
 from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent
 
@@ -51,6 +53,12 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     """The caller's W3C trace context, empty when it sent none."""
     evidence: Evidence
     """What was proven, for judging an open stream again."""
+    signature: Signature | None
+    """To be accepted once."""
+    content_digest: bytes
+    """What the body must match, as the field says it; empty when there is nothing to hold it against."""
+    structured: bool
+    """The body is an envelope, which must say what the header fields say."""
     limits: tuple[Limit, ...]
     """How often the rules that admit `agent` allow."""
     shadow: Shadow | None
@@ -97,18 +105,26 @@ def decide(
     sifted = sift(head.fields, trusted_hop=trusted)
     flight = sifted.flight
     traceparent = flight.get(names.TRACEPARENT, b"")
+    content_type = flight.get(names.CONTENT_TYPE, b"")
     try:
         packet = parse(head, flight, lambda: uuid7(now, entropy))
+        digest = _known_digest(flight)
     except MalformedPacketError as error:
         refusal = Refusal(Reason.MALFORMED_PACKET, str(error))
-        return Refuse(refusal, None, flight.get(names.CONTENT_TYPE, b""), traceparent)
+        return Refuse(refusal, None, content_type, traceparent)
     if principal is None:
-        return Refuse(_ANONYMOUS, packet, flight.get(names.CONTENT_TYPE, b""), traceparent)
-    evidence = _evidence(head) if assume is None else assume
+        return Refuse(_ANONYMOUS, packet, content_type, traceparent)
+    signature: Signature | None = None
+    if assume is None and (names.SIGNATURE in flight or names.SIGNATURE_INPUT in flight):
+        try:
+            signature = verify(head, snapshot.keys, principal, now)
+        except SignatureError as error:
+            return Refuse(Refusal(Reason.SIGNATURE_INVALID, str(error)), packet, content_type, traceparent)
+    evidence = _evidence(signature, digest) if assume is None else assume
     judgement = judge(packet, head, principal, evidence, snapshot, now)
     route = judgement.route
     if isinstance(route, Refusal):
-        return Refuse(route, packet, flight.get(names.CONTENT_TYPE, b""), traceparent, evidence, judgement.shadow)
+        return Refuse(route, packet, content_type, traceparent, evidence, judgement.shadow)
     onward = sifted.onward
     if names.ID not in flight:
         onward.append((names.ID, names.sf_string(packet.id)))
@@ -116,8 +132,19 @@ def decide(
         onward.append((names.CAPABILITY, packet.capabilities.label.encode("ascii")))
     onward.append((names.FROM, names.sf_string(principal.id)))
     agent = route.ring.owner(packet.affinity)
-    limits = route.grants[agent.name].limits
-    return Forward(packet, agent, route, onward, traceparent, evidence, limits, judgement.shadow)
+    return Forward(
+        packet,
+        agent,
+        route,
+        onward,
+        traceparent,
+        evidence,
+        signature,
+        digest,
+        content_type.partition(b";")[0].strip().lower() == _ENVELOPE,
+        route.grants[agent.name].limits,
+        judgement.shadow,
+    )
 
 
 _ANONYMOUS = Refusal(
@@ -126,12 +153,20 @@ _ANONYMOUS = Refusal(
 )
 
 
-def _evidence(head: RequestHead) -> Evidence:
-    """What `head` proves."""
-    return NO_EVIDENCE if field_value(head.fields, CONTENT_DIGEST) is None else _DIGEST
+def _known_digest(flight: dict[bytes, bytes]) -> bytes:
+    """The ``content-digest`` field, where it names an algorithm that is known here; else empty."""
+    field = flight.get(names.CONTENT_DIGEST)
+    return field if field is not None and digest_check(field) is not None else b""
+
+
+def _evidence(signature: Signature | None, digest: bytes) -> Evidence:
+    if signature is not None:
+        return Evidence(signature.signer, signature.covered, bool(digest))
+    return _DIGEST if digest else NO_EVIDENCE
 
 
 _DIGEST = Evidence(digest=True)
+_ENVELOPE = MEDIA_TYPE.encode()
 
 
 def uuid7(now: float, entropy: Callable[[int], int]) -> str:

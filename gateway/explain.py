@@ -107,16 +107,23 @@ def explain(
     candidates = snapshot.policies.candidates(principal.id, packet.capabilities.names)
     codes = weigh(candidates, facts)
     outcomes = {rule.number: Outcome(code) for rule, code in zip(candidates.conditional, codes, strict=True)}
-    ruling = rule_on(principal, candidates, codes)
+    carried = verdict.evidence.carried_by(principal)
+    ruling = rule_on(principal, candidates, codes, carried=carried)
     return msgspec.structs.replace(
         told,
         rules=tuple(
-            _rule(rule, capability, facts, outcomes.get(rule.number, Outcome.HOLDS))
+            _rule(rule, capability, facts, _came_to(rule, outcomes, carried=carried))
             for capability in packet.capabilities.names
             for rule in snapshot.policies.rules
         ),
         agents=tuple(_agent(agent, packet, ruling) for agent in snapshot.agents),
     )
+
+
+def _came_to(rule: CompiledRule, outcomes: dict[int, Outcome], *, carried: bool) -> Outcome:
+    outcome = outcomes.get(rule.number, Outcome.HOLDS)
+    foreign = carried and not rule.denies and not rule.carries
+    return Outcome.CARRIED if foreign and outcome is Outcome.HOLDS else outcome
 
 
 def _outcome(verdict: Verdict) -> dict[str, Any]:
@@ -182,6 +189,8 @@ def _required(require: Require) -> str:
 def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
     if outcome is Outcome.FALSE:
         return "'when' is false"
+    if outcome is Outcome.CARRIED:
+        return "another has signed the packet, and the rule names no signers"
     if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED):
         return f"'require' is not met: {_REQUIRE_IS[outcome]}"
     if outcome is Outcome.FAILED and not rule.denies:

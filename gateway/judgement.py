@@ -15,6 +15,7 @@ from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
 from gateway.packet import fields as names
+from gateway.packet.keys import KeySet
 from gateway.policy import (
     Allow,
     Candidates,
@@ -89,8 +90,8 @@ class _Case(msgspec.Struct, frozen=True):
     """The packets of one sender that ask for the same: their rules, and the judgements so far."""
 
     candidates: Candidates
-    judgements: dict[bytes, Judgement]
-    """By what the rules' conditions came to."""
+    judgements: dict[tuple[bytes, bool], Judgement]
+    """By what the rules' conditions came to, and by whether somebody else has signed the packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class Snapshot:
     agents: tuple[Agent, ...]
     """Sorted by name."""
     trusted_hops: tuple[PrincipalPattern, ...] = ()
+    keys: KeySet = KeySet()
+    """Of those who sign packets; a caller's certificate brings its own key."""
     cases: dict[tuple[str, Capabilities], _Case] = field(default_factory=dict, compare=False, repr=False)
     """Memo of what has been judged; emptied when it is full, and so is `rings`."""
     rings: dict[tuple[str, ...], Ring] = field(default_factory=dict, compare=False, repr=False)
@@ -139,24 +142,32 @@ def judge(
         case = snapshot.cases[key] = _Case(candidates, {})
     candidates = case.candidates
     outcomes = b""
+    carried = evidence.carried_by(principal)
     if candidates.conditional:
         outcomes = weigh(candidates, PacketFacts(packet, head, principal, evidence, now))
-    judgement = case.judgements.get(outcomes)
+    judged_on = (outcomes, carried)
+    judgement = case.judgements.get(judged_on)
     if judgement is None:
         if len(case.judgements) >= _MAX_JUDGEMENTS:
             case.judgements.clear()
-        judgement = _settle(principal, packet.capabilities, candidates, outcomes, snapshot)
-        case.judgements[outcomes] = judgement
+        judgement = _settle(principal, packet.capabilities, candidates, outcomes, snapshot, carried=carried)
+        case.judgements[judged_on] = judgement
     return judgement
 
 
 def _settle(
-    principal: Principal, capabilities: Capabilities, candidates: Candidates, outcomes: bytes, snapshot: Snapshot
+    principal: Principal,
+    capabilities: Capabilities,
+    candidates: Candidates,
+    outcomes: bytes,
+    snapshot: Snapshot,
+    *,
+    carried: bool,
 ) -> Judgement:
-    enforced = _conclude(rule_on(principal, candidates, outcomes), principal, capabilities, snapshot)
+    enforced = _conclude(rule_on(principal, candidates, outcomes, carried=carried), principal, capabilities, snapshot)
     if not candidates.shadow:
         return enforced
-    ruling = rule_on(principal, candidates, outcomes, shadow=True)
+    ruling = rule_on(principal, candidates, outcomes, shadow=True, carried=carried)
     supposed = _conclude(ruling, principal, capabilities, snapshot)
     if _destinations(enforced) == _destinations(supposed):
         return enforced
@@ -263,6 +274,7 @@ def _ring(ready: list[Agent], snapshot: Snapshot) -> Ring:
 
 _MISSING = {
     Outcome.UNSIGNED: "a signature by the caller, or by one whom the rule accepts",
+    Outcome.CARRIED: "the caller's own signature, or none: it names nobody whose packets others may carry",
     Outcome.UNDIGESTED: "a content-digest, covered by the signature where one is required",
 }
 

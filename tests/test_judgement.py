@@ -10,6 +10,7 @@ from gateway import judgement as module
 from gateway.decision import EMPTY, Forward, Refuse, Route, decide
 from gateway.identity import Principal, SpiffeId
 from gateway.messages import RequestHead
+from gateway.packet.digest import content_digest
 from gateway.refusal import Refusal
 from gateway.routing import AgentState
 from tests.policy.worlds import AGENTS, ALLOW, DENY, NOON, PLANNER, Ask, judged, policy, snapshot
@@ -64,7 +65,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_verdict_carries_what_it_takes_to_judge_again() -> None:
     head = RequestHead(
-        b"POST", b"https", b"g", b"/", [(b"flight-capability", b"code.execute"), (b"content-digest", b"sha-256=:AA==:")]
+        b"POST",
+        b"https",
+        b"g",
+        b"/",
+        [(b"flight-capability", b"code.execute"), (b"content-digest", content_digest(b""))],
     )
     digested = policy("a", ["*"], {**ALLOW, "require": {"contentDigest": True}, "limits": {"rate": "5/m"}})
     verdict = decide(head, Principal(PLANNER), snapshot(digested), NOON, entropy)

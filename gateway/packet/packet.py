@@ -74,8 +74,11 @@ _READ = frozenset(
         names.TIMEOUT,
         names.BUDGET,
         names.CONTEXT,
+        names.CONTENT_DIGEST,
         names.CONTENT_TYPE,
         names.MCP_SESSION,
+        names.SIGNATURE,
+        names.SIGNATURE_INPUT,
         names.TRACEPARENT,
     }
 )

@@ -139,7 +139,14 @@ def weigh(candidates: Candidates, facts: PacketFacts) -> Outcomes:
     return bytes(outcomes)
 
 
-def rule_on(principal: Principal, candidates: Candidates, outcomes: Outcomes, *, shadow: bool = False) -> Ruling:
+def rule_on(
+    principal: Principal,
+    candidates: Candidates,
+    outcomes: Outcomes,
+    *,
+    shadow: bool = False,
+    carried: bool = False,
+) -> Ruling:
     """What `candidates` say, given what their conditions came to.
 
     Args:
@@ -147,6 +154,7 @@ def rule_on(principal: Principal, candidates: Candidates, outcomes: Outcomes, *,
         candidates: its rules.
         outcomes: from `weigh`.
         shadow: suppose that the shadow policies were enforced.
+        carried: somebody else has signed the packet, so that only a rule that names signers can allow it.
 
     """
     came_to = {rule.number: Outcome(code) for rule, code in zip(candidates.conditional, outcomes, strict=True)}
@@ -161,6 +169,8 @@ def rule_on(principal: Principal, candidates: Candidates, outcomes: Outcomes, *,
             if outcome is Outcome.FALSE or (rule.shadow and not shadow):
                 continue
             if not rule.denies:
+                if outcome is Outcome.HOLDS and carried and not rule.carries:
+                    outcome = Outcome.CARRIED
                 if outcome is Outcome.HOLDS:
                     allows.append(rule)
                 else:

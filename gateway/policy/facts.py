@@ -22,8 +22,6 @@ from gateway.routing.agent import Agent
 DEFAULT_HOPS = 8
 """``packet.hops`` of a packet whose ``flight-budget`` sets none."""
 
-CONTENT_DIGEST = b"content-digest"
-
 _SERVICE_ACCOUNT = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
 
 
@@ -37,6 +35,10 @@ class Evidence(msgspec.Struct, frozen=True):
     digest: bool = False
     """Whether there is a ``content-digest`` that the body will be held against."""
 
+    def carried_by(self, principal: Principal) -> bool:
+        """Whether `principal` brings what somebody else has signed."""
+        return self.signer is not None and self.signer != principal.id
+
 
 NO_EVIDENCE = Evidence()
 
@@ -44,7 +46,7 @@ NO_EVIDENCE = Evidence()
 def assumed_evidence(signer: SpiffeId | None, fields: Fields) -> Evidence:
     """The evidence for a hypothetical packet, as if `signer` had signed every one of its `fields`."""
     present = frozenset(name for name, _ in fields)
-    return Evidence(signer, present if signer else frozenset(), CONTENT_DIGEST in present)
+    return Evidence(signer, present if signer else frozenset(), names.CONTENT_DIGEST in present)
 
 
 class PacketFacts(msgspec.Struct, frozen=True, gc=False):

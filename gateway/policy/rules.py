@@ -8,7 +8,8 @@ from enum import IntEnum
 import msgspec
 
 from gateway.identity import Principal
-from gateway.policy.facts import CONTENT_DIGEST, ON_AGENTS, AgentFacts, Evidence
+from gateway.packet import fields as names
+from gateway.policy.facts import ON_AGENTS, AgentFacts, Evidence
 from gateway.policy.model import Effect, Grant, Mode, Per, Require, Rule, TrustPolicy
 from gateway.policy.patterns import CapabilityPattern
 from gateway.policy.rate import Rate
@@ -27,6 +28,8 @@ class Outcome(IntEnum):
     """There is no signature that ``require`` accepts."""
     UNDIGESTED = 4
     """There is no ``content-digest``, or the signature does not cover it."""
+    CARRIED = 5
+    """Somebody else has signed it, and the rule names no signers."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -57,6 +60,11 @@ class CompiledRule:
     min_trust: float
     labels: frozenset[tuple[str, str]]
     limit: Limit | None
+
+    @property
+    def carries(self) -> bool:
+        """Whether it may let one principal bring what another has signed."""
+        return self.spec.require is not None and self.spec.require.signers is not None
 
     @property
     def grant(self) -> Grant | None:
@@ -117,7 +125,7 @@ def requirement(require: Require, principal: Principal, evidence: Evidence) -> O
         if not accepted:
             return Outcome.UNSIGNED
     if require.content_digest:
-        covered = not require.signature or CONTENT_DIGEST in evidence.covered
+        covered = not require.signature or names.CONTENT_DIGEST in evidence.covered
         if not evidence.digest or not covered:
             return Outcome.UNDIGESTED
     return Outcome.HOLDS

@@ -127,7 +127,16 @@ def test_an_allow_holds_only_where_what_it_requires_is_proven(
     assert (told.reason.status, told.reason.slug) == (401, "signature-invalid")
     assert (told.policy, told.rule) == ("p", "r0")
     assert told.detail.startswith(f"p/r0 allows code.execute only with {missing}")
-    assert agents(ask, policy("p", ["*"], rule), policy("q", ["*"], ALLOW)), "another rule may still allow"
+    if evidence.signer in (None, PLANNER):
+        assert agents(ask, policy("p", ["*"], rule), policy("q", ["*"], ALLOW)), "another rule may still allow"
+
+
+def test_what_another_has_signed_is_allowed_only_by_a_rule_that_names_signers() -> None:
+    carrying = Ask(evidence=Evidence(CODER))
+    told = refusal(carrying, policy("p", ["*"], ALLOW))
+    assert told.reason.slug == "signature-invalid"
+    assert "the caller's own signature" in told.detail
+    assert agents(carrying, policy("p", ["*"], ALLOW, CARRIED))
 
 
 def test_a_requirement_is_not_asked_of_packets_that_the_condition_leaves_out() -> None:

@@ -78,6 +78,8 @@ def naive(policies: list[TrustPolicy], ask: Ask) -> Outcome:
 
 def proven(rule: Rule, ask: Ask) -> bool:
     require, evidence = rule.require, ask.evidence
+    if evidence.signer not in (None, ask.caller) and not (require and require.signers):
+        return False
     if require is None:
         return True
     if require.signature:
