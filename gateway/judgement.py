@@ -192,7 +192,7 @@ def _conclude(ruling: Ruling, principal: Principal, capabilities: Capabilities, 
     Policy speaks first, so that a caller who may not use a capability never learns whether anybody has it.
     """
     if isinstance(ruling, Deny):
-        return Judgement(refusal_for(ruling, principal))
+        return Judgement(_refusal(ruling, principal))
     wanted = frozenset(capabilities.names)
     capable = [agent for agent in snapshot.agents if wanted <= agent.capabilities]
     if not capable:
@@ -267,7 +267,7 @@ _MISSING = {
 }
 
 
-def refusal_for(deny: Deny, principal: Principal) -> Refusal:
+def _refusal(deny: Deny, principal: Principal) -> Refusal:
     """How a sender is told of `deny`: the rule's name, and nothing else of what it says."""
     rule = deny.rule
     if rule is not None:
