@@ -222,7 +222,7 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
     state = f"{agent.state.value}, trust {agent.trust}"
     if not isinstance(ruling, Allow):
         return AgentConsidered(agent.name, False, f"capable, {state}; but the packet is refused")
-    excluding = ruling.excluded_by(agent)
+    excluding = next((rule for rule in ruling.exclusions if rule.covers(agent, ruling.principal)), None)
     if excluding is not None:
         return AgentConsidered(agent.name, False, f"shut out by {excluding.policy}/{excluding.name}")
     admitting = ruling.admits(agent)

@@ -7,8 +7,9 @@ Knows nothing of sockets, policies or packets.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import NewType
 
 from cryptography import x509
@@ -54,11 +55,10 @@ class PrincipalPattern:
     """
 
     text: str
-    _regex: re.Pattern[str] = field(repr=False, compare=False)
 
     def matches(self, spiffe_id: str) -> bool:
         """Whether `spiffe_id` is covered."""
-        return self._regex.fullmatch(spiffe_id) is not None
+        return _principal_regex(self.text).fullmatch(spiffe_id) is not None
 
     @property
     def literal(self) -> bool:
@@ -72,7 +72,7 @@ class PrincipalPattern:
         """
         text = other.text.replace("**", _CROSSING)
         texts = [text, f"{text}/{_CROSSING}"] if other._is_trust_domain else [text]
-        return all(self._regex.fullmatch(each) for each in texts)
+        return all(_principal_regex(self.text).fullmatch(each) for each in texts)
 
     @property
     def _is_trust_domain(self) -> bool:
@@ -92,7 +92,7 @@ def parse_spiffe_id(text: str) -> SpiffeId:
 
 
 def parse_principal_pattern(text: str) -> PrincipalPattern:
-    """Compile a glob over SPIFFE ids; the trust domain must be spelled out.
+    """Read a glob over SPIFFE ids; the trust domain must be spelled out.
 
     Raises:
         IdentityError: it is not a SPIFFE id with ``*`` or ``**`` in its path.
@@ -102,12 +102,19 @@ def parse_principal_pattern(text: str) -> PrincipalPattern:
         raise IdentityError(
             f"{text[:80]!r} is not a SPIFFE pattern: write spiffe://trust-domain/path, with * or ** in the path only"
         )
+    return PrincipalPattern(text)
+
+
+# Compiled when first asked: most of thousands of patterns never are, and compiling is what takes long.
+@lru_cache(maxsize=16_384)
+def _principal_regex(pattern: str) -> re.Pattern[str]:
     translated = "".join(
-        {"**": ".*", "*": f"[^/{_CROSSING}]*"}.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*|\*)", text)
+        {"**": ".*", "*": f"[^/{_CROSSING}]*"}.get(piece, re.escape(piece))
+        for piece in re.split(r"(\*\*|\*)", pattern)
     )
-    if text.count("/") == 2:  # a bare trust domain
+    if pattern.count("/") == 2:  # a bare trust domain
         translated += "(?:/.*)?"
-    return PrincipalPattern(text, re.compile(translated))
+    return re.compile(translated)
 
 
 def principal_from_certificate(der: bytes) -> Principal:

@@ -94,6 +94,9 @@ class _Case(msgspec.Struct, frozen=True):
     """By what the rules' conditions came to, and by whether somebody else has signed the packet."""
 
 
+NO_KEYS = KeySet()
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a decision reads, immutable, with a revision that is a hash of its content."""
@@ -103,7 +106,7 @@ class Snapshot:
     agents: tuple[Agent, ...]
     """Sorted by name."""
     trusted_hops: tuple[PrincipalPattern, ...] = ()
-    keys: KeySet = KeySet()
+    keys: KeySet = NO_KEYS
     """Of those who sign packets; a caller's certificate brings its own key."""
     cases: dict[tuple[str, Capabilities], _Case] = field(default_factory=dict, compare=False, repr=False)
     """Memo of what has been judged; emptied when it is full, and so is `rings`."""
@@ -203,7 +206,7 @@ def _conclude(ruling: Ruling, principal: Principal, capabilities: Capabilities, 
     Policy speaks first, so that a caller who may not use a capability never learns whether anybody has it.
     """
     if isinstance(ruling, Deny):
-        return Judgement(refusal_for(ruling, principal))
+        return Judgement(_refusal(ruling, principal))
     wanted = frozenset(capabilities.names)
     capable = [agent for agent in snapshot.agents if wanted <= agent.capabilities]
     if not capable:
@@ -279,7 +282,7 @@ _MISSING = {
 }
 
 
-def refusal_for(deny: Deny, principal: Principal) -> Refusal:
+def _refusal(deny: Deny, principal: Principal) -> Refusal:
     """How a sender is told of `deny`: the rule's name, and nothing else of what it says."""
     rule = deny.rule
     if rule is not None:

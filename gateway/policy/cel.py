@@ -73,6 +73,11 @@ class Language(Generic[Facts]):
         self.nothing = self._environment.Activation({})
         """Bindings for expressions that read no variables."""
 
+    @property
+    def names(self) -> Iterable[str]:
+        """What an expression may name."""
+        return self._variables.keys()
+
     def compile(self, text: str) -> Expression:
         """Check and compile `text`.
 

@@ -49,14 +49,11 @@ class Allow(msgspec.Struct, frozen=True):
     exclusions: tuple[CompiledRule, ...]
     """Deny rules that shut out some agents."""
 
-    def excluded_by(self, agent: Agent) -> CompiledRule | None:
-        """The deny rule that shuts `agent` out."""
-        return next((rule for rule in self.exclusions if rule.covers(agent, self.principal)), None)
-
     def admits(self, agent: Agent) -> tuple[CompiledRule, ...]:
         """The rules that let the packet go to `agent`, one a capability; empty when they do not."""
-        if self.exclusions and self.excluded_by(agent):
-            return ()
+        for exclusion in self.exclusions:
+            if exclusion.covers(agent, self.principal):
+                return ()
         admitting: list[CompiledRule] = []
         for rules in self.allowing:
             for rule in rules:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from gateway.identity import PrincipalPattern
@@ -17,11 +18,10 @@ class CapabilityPattern:
     """A glob over capabilities: ``*`` is any run of characters, dots included."""
 
     text: str
-    _regex: re.Pattern[str] = field(repr=False, compare=False)
 
     def matches(self, name: str) -> bool:
         """Whether the capability `name` is covered."""
-        return self._regex.fullmatch(name) is not None
+        return _regex(self.text).fullmatch(name) is not None
 
     @property
     def literal(self) -> bool:
@@ -31,11 +31,11 @@ class CapabilityPattern:
     def includes(self, other: CapabilityPattern) -> bool:
         """Whether every capability that `other` covers is covered."""
         # Only a star takes a star: in no pattern is it a character.
-        return self._regex.fullmatch(other.text) is not None
+        return _regex(self.text).fullmatch(other.text) is not None
 
 
 def parse_capability_pattern(text: object) -> CapabilityPattern:
-    """Compile a capability glob.
+    """Read a capability glob.
 
     Raises:
         ValueError: it has characters that no capability has.
@@ -43,7 +43,12 @@ def parse_capability_pattern(text: object) -> CapabilityPattern:
     """
     if not isinstance(text, str) or _PATTERN.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a capability pattern, such as code.execute or code.*")
-    return CapabilityPattern(text, re.compile(".*".join(map(re.escape, re.split(r"\*+", text)))))
+    return CapabilityPattern(text)
+
+
+@lru_cache(maxsize=16_384)
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, re.split(r"\*+", pattern))))
 
 
 Glob = TypeVar("Glob", CapabilityPattern, PrincipalPattern)

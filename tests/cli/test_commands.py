@@ -75,7 +75,8 @@ def test_explain_of_a_refusal_exits_3_with_the_reason(shipped: Path) -> None:
 
 def test_explain_supposes_a_signature_where_it_is_told_to(shipped: Path) -> None:
     partner = "spiffe://partner.example/ns/agents/sa/coder"
-    headers = ("flight-capability: code.review", "content-digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:")
+    digest = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
+    headers = ("flight-capability: code.review", f"content-digest: {digest}")
     code, output = explain(shipped, partner, *headers)
     assert code == 3
     assert "refuse 401 signature-invalid" in output
