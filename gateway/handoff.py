@@ -20,6 +20,8 @@ class Outcome(Enum):
     """The agent, or the way to it, broke."""
     CANCELLED = "cancelled"
     """The caller went away first."""
+    REVOKED = "revoked"
+    """It was under way when policy, or the end of the caller's certificate, took its permission back."""
 
 
 class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
@@ -33,6 +35,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     task: str = ""
     parent: str = ""
     caller: str = ""
+    signer: str = ""
+    """Whose signature the packet carried, verified."""
     capability: str = ""
     agent: str = ""
     reason: str = ""
@@ -40,6 +44,9 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     policy: str = ""
     rule: str = ""
     revision: str = ""
+    """Of the policies that had the last word."""
+    shadow: str = ""
+    """What the shadow policies would have changed."""
     listener: str = ""
     protocol: str = ""
     method: str = ""

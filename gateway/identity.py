@@ -7,7 +7,7 @@ Knows nothing of sockets, policies or packets.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import NewType

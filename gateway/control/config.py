@@ -119,6 +119,18 @@ class Limits(Spec):
     """On SIGTERM, how long open exchanges may go on."""
 
 
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f"expected a redis://, rediss:// or unix:// URL, not {text[:80]!r}")
+    return text
+
+
+class RedisSpec(Spec):
+    """The Redis or Valkey that replicas share."""
+
+    url: Annotated[str, AfterValidator(_redis_url)]
+
+
 class GatewaySpec(Spec):
     """Everything that the gateway is told."""
 
@@ -127,6 +139,10 @@ class GatewaySpec(Spec):
     admin: Admin = Admin()
     policies: Path
     members: Path
+    keys: Path | None = None
+    """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
+    redis: RedisSpec | None = None
+    """Where it is remembered which signatures were accepted; without one, each replica remembers its own."""
     trusted_hops: tuple[
         Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
     ] = ()
@@ -173,6 +189,8 @@ def load_config(path: Path) -> GatewaySpec:
     # Symlinks stay: Kubernetes replaces the folder that a mounted file's link leads to.
     base = path.absolute().parent
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
+    if spec.keys is not None:
+        changes["keys"] = base / spec.keys
     if spec.identity is not None:
         identity = spec.identity
         changes["identity"] = Identity(

@@ -13,11 +13,12 @@ from pathlib import Path
 from watchfiles import awatch
 
 from gateway.admin.app import AdminServer
+from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.control import snapshot as snapshots
-from gateway.control.config import GatewaySpec, ListenerSpec
+from gateway.control.config import GatewaySpec, ListenerSpec, RedisSpec
 from gateway.control.tls import TlsContexts, TlsError
 from gateway.decision import Snapshot
-from gateway.documents import DocumentError
+from gateway.documents import DocumentError, Problem
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.plane import DataPlane
@@ -44,6 +45,21 @@ class Status:
     certificates_since: datetime | None = None
 
 
+def _shared_replay(redis: RedisSpec) -> ReplayGuard:
+    """The memory that replicas share.
+
+    Raises:
+        DocumentError: the client library is not installed.
+
+    """
+    try:
+        from gateway.admission.redis_replay import RedisReplay
+    except ImportError:
+        message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
+        raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
+    return RedisReplay(redis.url)
+
+
 class Gateway:
     """Owns the data plane, the admin port and the watcher."""
 
@@ -60,9 +76,10 @@ class Gateway:
         sources = snapshots.read(config)
         self._snapshot = snapshots.build(sources, config)
         now = datetime.now(UTC)
-        self.status = Status(self._snapshot.revision, now, _files(sources), certificates_since=now)
+        self.status = Status(self._snapshot.revision, now, sources.files, certificates_since=now)
         self.metrics = Metrics()
         self.metrics.revision = self._snapshot.revision
+        self.replay: ReplayGuard = ReplayMemory() if config.redis is None else _shared_replay(config.redis)
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
@@ -94,6 +111,7 @@ class Gateway:
             telemetry,
             upstream_context=lambda agent: self._tls.client(agent),
             tunnel_context=lambda host: self._tls.tunnel(host),
+            replay=self.replay,
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
@@ -176,7 +194,7 @@ class Gateway:
                     self.plane.snapshot = fresh
                 self.metrics.revision = self.status.revision = fresh.revision
                 self.status.since = now
-                self.status.files = _files(sources)
+                self.status.files = sources.files
                 log.info("revision %s is in force", fresh.revision)
         except DocumentError as error:
             problems += map(str, error.problems)
@@ -190,13 +208,11 @@ class Gateway:
     async def _watch(self) -> None:
         config = self.config
         paths = {config.members.parent, config.policies if config.policies.is_dir() else config.policies.parent}
+        if config.keys is not None:
+            paths.add(config.keys.parent)
         if config.identity is not None:
             identity = config.identity
             paths |= {path.parent for path in (identity.certificate, identity.key, identity.trust_bundle)}
         existing: set[Path] = {path for path in paths if path.is_dir()}
         async for _ in awatch(*existing, debounce=DEBOUNCE_MS, recursive=True, stop_event=self._stop):
             self.reload()
-
-
-def _files(sources: snapshots.Sources) -> list[str]:
-    return [*sorted(sources.policies), sources.members[0]]

@@ -10,6 +10,8 @@ from gateway.control.config import GatewaySpec, read_sources, read_text
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError, Problem
 from gateway.membership.file import load_agents
+from gateway.packet.jwks import load_keys
+from gateway.packet.keys import KeySet
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
 from gateway.routing import Agent
@@ -24,6 +26,13 @@ class Sources:
     policies: dict[str, str]
     members: tuple[str, str]
     """Path and text."""
+    keys: tuple[str, str] | None = None
+    """Path and text."""
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of all."""
+        return [*sorted(self.policies), self.members[0], *(self.keys[:1] if self.keys else ())]
 
     @property
     def revision(self) -> str:
@@ -33,6 +42,8 @@ class Sources:
             for part in ("policy", name, text):
                 digest.update(b"%d:" % len(part.encode()) + part.encode())
         digest.update(b"members:" + self.members[1].encode())
+        if self.keys is not None:
+            digest.update(b"keys:" + self.keys[1].encode())
         return digest.hexdigest()[:REVISION_CHARACTERS]
 
 
@@ -43,7 +54,8 @@ def read(config: GatewaySpec) -> Sources:
         DocumentError: one cannot be read.
 
     """
-    return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)))
+    keys = (str(config.keys), read_text(config.keys)) if config.keys is not None else None
+    return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys)
 
 
 def build(sources: Sources, config: GatewaySpec) -> Snapshot:
@@ -64,6 +76,12 @@ def build(sources: Sources, config: GatewaySpec) -> Snapshot:
         agents = load_agents(sources.members[1], sources.members[0])
     except DocumentError as error:
         problems += error.problems
+    keys = KeySet()
+    if sources.keys is not None:
+        try:
+            keys = load_keys(sources.keys[1], sources.keys[0])
+        except DocumentError as error:
+            problems += error.problems
     for agent in agents:
         if agent.tls and config.identity is None:
             problems.append(
@@ -71,4 +89,4 @@ def build(sources: Sources, config: GatewaySpec) -> Snapshot:
             )
     if problems or policies is None:
         raise DocumentError(problems)
-    return Snapshot(sources.revision, policies, agents, config.trusted_hops)
+    return Snapshot(sources.revision, policies, agents, config.trusted_hops, keys)

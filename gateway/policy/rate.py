@@ -21,6 +21,11 @@ class Rate(msgspec.Struct, frozen=True):
         """How many a second, on average."""
         return self.count / self.period_s
 
+    @property
+    def text(self) -> str:
+        """As people write it."""
+        return f"{self.count}/{next(unit for unit, period_s in _PERIODS_S.items() if period_s == self.period_s)}"
+
 
 def parse_rate(text: object) -> Rate:
     """Read a rate.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.proxy.listener import Listener
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_EXPIRED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has expired; connect with a new one")
 LINGER_S = 2.0
 """How long a closed HTTP/1.1 connection still takes bytes, so that its last answer is not lost to a TCP reset."""
 
@@ -59,6 +61,8 @@ class DownstreamConnection(Connection):
         self.plane = listener.plane
         self.exchanges: dict[int, Exchange] = {}
         self.principal: Principal | None = None
+        self.valid_until = math.inf
+        """Seconds since the epoch: when the caller's certificate ends."""
         self.idle_since = self.loop.time()
         self.asked = False
         """A whole request head has been read."""
@@ -91,6 +95,8 @@ class DownstreamConnection(Connection):
                 if inner and known is not None and known.not_after is not None and shown.id != known.id:
                     raise TlsFailure("two-identities", "the tunnel and what is inside it show different identities")
                 self.principal = shown
+                if shown.not_after is not None:
+                    self.valid_until = min(self.valid_until, shown.not_after.timestamp())
         elif not inner:
             self._assume()
         if layer.alpn == "h2":
@@ -296,6 +302,12 @@ class DownstreamConnection(Connection):
         if not self.closed:
             self.dispatch(held)
             self.flush()
+
+    def expire(self) -> None:
+        """The caller's certificate has ended: so does what it vouched for."""
+        for exchange in list(self.exchanges.values()):
+            exchange.revoke(_EXPIRED)
+        self.drain()
 
     def drain(self) -> None:
         """Take no new requests; close when the open ones are done."""

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from gateway.decision import Forward, Refuse, Snapshot, decide
+from gateway.decision import Forward, Refuse, Snapshot, decide, judge
 from gateway.handoff import Outcome
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
+from gateway.packet.digest import DigestCheck, digest_check
+from gateway.packet.envelope import MAX_BYTES
 from gateway.refusal import Reason, Refusal, answer
 from gateway.routing import Agent
 
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """Connections tried for one packet, each only while nothing of it has reached an agent."""
+_TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
+"""What policy says of a packet that it no longer allows at any agent."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
 
 
@@ -40,12 +44,15 @@ class Exchange:
         "_alternatives",
         "_body_sent",
         "_deadline",
+        "_digest",
+        "_envelope",
         "_held",
         "_owed_down",
         "_owed_up",
         "_pool",
         "_request_ended",
         "_request_sent",
+        "_tail",
         "_up",
         "_up_stream",
         "agent",
@@ -92,6 +99,11 @@ class Exchange:
         self._alternatives: Iterator[Agent] | None = None
         self._held: list[tuple[bytes, int]] = []
         """Body that came before an agent's connection was ready."""
+        self._digest: DigestCheck | None = None
+        self._tail: tuple[bytes, int] | None = None
+        """The last piece of a body with a digest: no agent gets it before the digest is known to match."""
+        self._envelope: bytearray | None = None
+        """A body in structured mode, until it is whole."""
         self._request_ended: tuple[Fields | None] | None = None
         """The caller has ended its message, with these trailers."""
         self._request_sent = False
@@ -135,11 +147,39 @@ class Exchange:
             seconds = min(timeout_ms / 1000, plane.max_timeout_s)
             self._deadline = plane.loop.call_later(seconds, self._on_deadline)
         self.decided = perf_counter()
-        self._acquire(verdict.agent)
+        if verdict.content_digest and not self.tunnel:
+            self._digest = digest_check(verdict.content_digest)
+        structured = verdict.structured and not self.tunnel
+        if structured:
+            self._envelope = bytearray()
+        if ended:
+            self._body_ended()
+        if not (structured or self.finished):
+            self._enter()
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
         self.bytes_in += len(data)
+        if self._digest is not None:
+            self._digest.update(data)
+        if self._envelope is not None:
+            self._gather(self._envelope, data, size)
+        elif self._digest is not None:
+            tail, self._tail = self._tail, (data, size)
+            if tail is not None:
+                self._send_on(*tail)
+        else:
+            self._send_on(data, size)
+
+    def _gather(self, envelope: bytearray, data: bytes, size: int) -> None:
+        envelope += data
+        if len(envelope) > MAX_BYTES:
+            detail = f"an envelope has at most {MAX_BYTES} bytes; send larger payloads in binary mode"
+            self._refuse(Refusal(Reason.BODY_TOO_LARGE, detail))
+        else:
+            self.downstream.consumed(self.stream, size)
+
+    def _send_on(self, data: bytes, size: int) -> None:
         up = self._up
         if up is None:
             self._held.append((data, size))
@@ -157,6 +197,27 @@ class Exchange:
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
         self._request_ended = (trailers,)
+        self._body_ended()
+
+    def _body_ended(self) -> None:
+        digest, self._digest = self._digest, None
+        if digest is not None and not digest.matches():
+            self._break_off(Refusal(Reason.MALFORMED_PACKET, "content-digest: the body is not the one it was made of"))
+            return
+        envelope = self._envelope
+        if envelope is not None:
+            principal = self.downstream.principal
+            assert principal is not None
+            self.plane.gate.compare(self.head, bytes(envelope), principal, self._compared)
+            return
+        tail, self._tail = self._tail, None
+        if tail is not None:
+            self._send_on(*tail)
+        self._end_request()
+
+    def _end_request(self) -> None:
+        assert self._request_ended is not None
+        (trailers,) = self._request_ended
         if self._up is not None and not self._held:
             self._request_sent = True
             self._up.end(self._up_stream, trailers)
@@ -174,7 +235,59 @@ class Exchange:
             up.consumed(self._up_stream, owed)
             up.resume()
 
+    def judge_again(self, snapshot: Snapshot, now: float) -> None:
+        """End the exchange when `snapshot` no longer allows what is under way."""
+        forward, principal = self.forward, self.downstream.principal
+        if self.finished or forward is None or principal is None or snapshot is self.snapshot:
+            return
+        agent = self.agent or forward.agent
+        judgement = judge(forward.packet, self.head, principal, forward.evidence, snapshot, now)
+        if agent.name in judgement.grants:
+            return
+        refusal = judgement.route
+        if not isinstance(refusal, Refusal) or refusal.reason not in _TAKEN_BACK:
+            # An agent that is no member any more may finish what it has begun; that is no question of policy.
+            if all(member.name != agent.name for member in snapshot.agents):
+                return
+            detail = f"no policy allows {self._capability} at {agent.name} any more"
+            refusal = Refusal(Reason.NO_POLICY_ALLOWS, detail)
+        self.snapshot = snapshot
+        self.revoke(refusal)
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The permission is gone: break off what is under way."""
+        if not self.finished:
+            self._break_off(refusal, Outcome.REVOKED)
+
     # -- on the way to the agent ------------------------------------------------------------------------
+
+    def _compared(self, refusal: Refusal | None) -> None:
+        """The gate has held the envelope against the head."""
+        envelope, self._envelope = self._envelope, None
+        if self.finished:
+            return
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            if envelope:
+                self._held = [(bytes(envelope), 0)]
+            self._enter()
+
+    def _enter(self) -> None:
+        forward, principal = self.forward, self.downstream.principal
+        assert forward is not None
+        assert principal is not None
+        self.plane.gate.enter(forward, principal, self.started_at, self._entered)
+
+    def _entered(self, refusal: Refusal | None) -> None:
+        """The gate has let the packet through, or not."""
+        forward = self.forward
+        if self.finished or forward is None:
+            return
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            self._acquire(forward.agent)
 
     def _acquire(self, agent: Agent) -> None:
         self.agent = agent
@@ -207,13 +320,12 @@ class Exchange:
             return
         if held:
             self._held = []
-            self.bytes_in -= sum(len(data) for data, _ in held)
             for data, size in held:
-                self.on_request_data(data, size)
+                self._send_on(data, size)
             if not self._owed_down:
                 self.downstream.resume()
         if ended is not None:
-            self.on_request_end(ended[0])
+            self._end_request()
 
     def on_connect_failed(self, why: str) -> None:
         """No connection to the agent could be had: try the next one on the ring."""
@@ -235,9 +347,9 @@ class Exchange:
             self._request_sent = False
             self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
         elif malformed:
-            self._fail(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
+            self._break_off(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
         else:
-            self._fail(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
+            self._break_off(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
 
     def _retry(self, otherwise: Refusal) -> None:
         forward = self.forward
@@ -250,7 +362,7 @@ class Exchange:
             if agent is not None:
                 self._acquire(agent)
                 return
-        self._fail(otherwise)
+        self._break_off(otherwise)
 
     def upstream_writable(self) -> None:
         """The agent's side takes data again."""
@@ -314,15 +426,15 @@ class Exchange:
     def _on_deadline(self) -> None:
         self._deadline = None
         if not self.finished:
-            self._fail(Refusal(Reason.DEADLINE_EXCEEDED, "flight-timeout ran out before the agent had answered"))
+            self._break_off(Refusal(Reason.DEADLINE_EXCEEDED, "flight-timeout ran out before the agent had answered"))
 
-    def _fail(self, refusal: Refusal) -> None:
-        """Something broke on the agent's side: say so while that is possible, else reset."""
+    def _break_off(self, refusal: Refusal, outcome: Outcome = Outcome.FAILED) -> None:
+        """It cannot go on: say so while that is possible, else reset."""
         if self.responded:
             self.downstream.reset(self.stream)
-            self._finish(Outcome.FAILED, refusal)
+            self._finish(outcome, refusal)
         else:
-            self._refuse(refusal, Outcome.FAILED)
+            self._refuse(refusal, outcome)
 
     def _refuse(self, refusal: Refusal, outcome: Outcome = Outcome.REFUSED) -> None:
         verdict = self.forward or self.refuse
@@ -347,6 +459,7 @@ class Exchange:
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
         self._held = []
+        self._tail = self._envelope = self._digest = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -78,9 +78,17 @@ class Listener:
         """A caller did not get in."""
         self.plane.telemetry.handshake_failed(self.name, reason)
 
-    def sweep(self, now: float) -> None:
-        """Close connections that ask for nothing; `now` is the loop's time."""
+    def sweep(self, now: float, wall: float) -> None:
+        """Close connections that ask for nothing, and those whose caller's certificate has ended.
+
+        Args:
+            now: the loop's time.
+            wall: seconds since the epoch.
+
+        """
         for connection in list(self.connections):
+            if connection.valid_until < wall:
+                connection.expire()
             if connection.exchanges:
                 continue
             waited = now - connection.idle_since

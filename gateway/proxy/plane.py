@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.decision import EMPTY, Snapshot
+from gateway.admission import ReplayGuard
+from gateway.decision import EMPTY, Shadow, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.packet import Capabilities, FlightPacket
+from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.upstream import Pool, UpstreamLimits
-from gateway.refusal import Refusal
+from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent
 from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
+log = logging.getLogger(__name__)
+
 SWEEP_INTERVAL_S = 1.0
+JUDGING_SLICE_S = 0.005
+"""How long at a time open exchanges are judged again, while others wait."""
 _NO_PACKET = FlightPacket("", Capabilities(()), b"")
 """What is recorded of a request that was no readable packet."""
 
@@ -50,6 +58,9 @@ class Telemetry(Protocol):
     def protocol_error(self, listener: str) -> None:
         """A caller broke its protocol."""
 
+    def judged_again(self, seconds: float) -> None:
+        """Everything under way was judged by the newest snapshot, so long after it came into force."""
+
     def defect(self) -> None:
         """Something failed that should not have."""
 
@@ -64,6 +75,7 @@ class DataPlane:
         *,
         upstream_context: Callable[[Agent], ssl.SSLContext],
         tunnel_context: Callable[[str], ssl.SSLContext | None],
+        replay: ReplayGuard,
         upstream_limits: UpstreamLimits,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -83,6 +95,10 @@ class DataPlane:
         """By agent name."""
         self._retired: set[Pool] = set()
         """Pools of agents that are gone or have changed, until their last exchange ends."""
+        self.gate = Gate(loop, replay, telemetry.defect)
+        self._to_judge: deque[Exchange] = deque()
+        """Open exchanges that the snapshot in force has not been asked about."""
+        self._judging_since: float | None = None
         self._drained = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -101,6 +117,34 @@ class DataPlane:
                 self._retire(self._pools.pop(name))
             else:
                 pool.agent = agent  # the same in all but identity, which is what is looked at first
+        self._to_judge = deque(self._exchanges())
+        if self._to_judge and self._judging_since is None:
+            self._judging_since = self.loop.time()
+            self.loop.call_soon(self._judge_some)
+
+    def _exchanges(self) -> Iterator[Exchange]:
+        for listener in self.listeners:
+            for connection in listener.connections:
+                yield from connection.exchanges.values()
+
+    def _judge_some(self) -> None:
+        """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
+        now, until = self.clock(), self.loop.time() + JUDGING_SLICE_S
+        while self._to_judge:
+            exchange = self._to_judge.popleft()
+            try:
+                exchange.judge_again(self._snapshot, now)
+            except Exception:
+                # Failing is closed here, too: what cannot be judged does not go on.
+                self.telemetry.defect()
+                log.exception("an open exchange could not be judged")
+                exchange.revoke(Refusal(Reason.INTERNAL, "the gateway failed to decide; see its log"))
+            if self.loop.time() > until:
+                self.loop.call_soon(self._judge_some)
+                return
+        assert self._judging_since is not None
+        self.telemetry.judged_again(self.loop.time() - self._judging_since)
+        self._judging_since = None
 
     def _retire(self, pool: Pool) -> None:
         pool.retired = True
@@ -149,6 +193,7 @@ class DataPlane:
             task=packet.task,
             parent=packet.parent,
             caller=caller.id if caller is not None else "",
+            signer=(verdict.evidence.signer or "") if verdict is not None else "",
             capability=packet.capabilities.label,
             agent=exchange.agent.name if exchange.agent is not None else "",
             outcome=outcome,
@@ -157,6 +202,7 @@ class DataPlane:
             policy=policy,
             rule=rule,
             revision=exchange.snapshot.revision,
+            shadow=_told(verdict.shadow) if verdict is not None and verdict.shadow is not None else "",
             listener=exchange.downstream.listener.name,
             protocol=codec.name if codec is not None else "",
             method=head.method.decode("latin-1"),
@@ -186,9 +232,9 @@ class DataPlane:
         self._sweep()
 
     def _sweep(self) -> None:
-        now = self.loop.time()
+        now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
-            listener.sweep(now)
+            listener.sweep(now, wall)
         for pool in (*self._pools.values(), *self._retired):
             pool.sweep(now)
         self._retired = {pool for pool in self._retired if not pool.empty}
@@ -210,9 +256,15 @@ class DataPlane:
             self._sweeper.cancel()
         for listener in self.listeners:
             listener.abort()
+        await self.gate.close()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()
         return clean
+
+
+def _told(shadow: Shadow) -> str:
+    """What enforcing the shadow policies would do, in short: it is a label of a metric, too."""
+    return f"{'allow' if shadow.allow else 'refuse'}: {', '.join(shadow.rules)}"
 
 
 MAX_LOGGED_CHARACTERS = 512

@@ -60,6 +60,8 @@ class Metrics(Collector):
         self._closed: dict[str, int] = {}
         self._handshakes: dict[tuple[str, str], int] = {}
         self._protocol_errors: dict[str, int] = {}
+        self._shadow: dict[tuple[str, str], int] = {}
+        self._judged_again_s = 0.0
         self.defects = 0
         self.reload_failures = 0
         self.last_reload_ok = True
@@ -80,6 +82,10 @@ class Metrics(Collector):
         if handoff.reason:
             refused = (handoff.reason, handoff.policy)
             self._refusals[refused] = self._refusals.get(refused, 0) + 1
+        if handoff.shadow:
+            change = (capability, handoff.shadow)
+            if change in self._shadow or len(self._shadow) < MAX_SERIES:
+                self._shadow[change] = self._shadow.get(change, 0) + 1
         self._own.observe(gateway_s)
         if handoff.outcome is Outcome.COMPLETED:
             durations = self._durations.get(capability)
@@ -105,6 +111,10 @@ class Metrics(Collector):
     def protocol_error(self, listener: str) -> None:
         """Count a connection that broke its protocol."""
         self._protocol_errors[listener] = self._protocol_errors.get(listener, 0) + 1
+
+    def judged_again(self, seconds: float) -> None:
+        """Everything under way was judged by a new snapshot, so long after it came into force."""
+        self._judged_again_s = seconds
 
     def exposition(self) -> bytes:
         """The text format that Prometheus scrapes."""
@@ -162,6 +172,17 @@ class Metrics(Collector):
             "Connections that broke HTTP.",
             ("listener",),
             {(name,): count for name, count in self._protocol_errors.items()},
+        )
+        yield _counter(
+            "phoenixflight_shadow_changes",
+            "Handoffs that would have gone otherwise with the shadow policies enforced.",
+            ("capability", "change"),
+            self._shadow,
+        )
+        yield _gauge(
+            "phoenixflight_reauthorization_seconds",
+            "From the newest revision's coming into force until every open exchange was judged by it.",
+            self._judged_again_s,
         )
         members = GaugeMetricFamily("phoenixflight_members", "Agents by state.", labels=["state"])
         for state, count in self.members().items():

@@ -20,6 +20,7 @@ class Telemetry:
         self.connection_closed = metrics.connection_closed
         self.handshake_failed = metrics.handshake_failed
         self.protocol_error = metrics.protocol_error
+        self.judged_again = metrics.judged_again
         if access_log is not None:
             metrics.log_dropped = lambda: access_log.dropped
 
