@@ -38,6 +38,8 @@ def make_app(gateway: Gateway) -> Starlette:
         return PlainTextResponse("not ready: starting or draining\n", status_code=503)
 
     async def metrics(_: Request) -> Response:
+        if gateway.plane is not None:
+            gateway.plane.records.settle()
         return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     async def status(_: Request) -> Response:

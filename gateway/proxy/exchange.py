@@ -470,7 +470,7 @@ class Exchange:
         elif self._pool is not None:
             self._pool.cancel(self)
         self.downstream.release(self.stream)
-        self.plane.record(self, outcome, refusal)
+        self.plane.ended(self, outcome, refusal)
 
     @property
     def _capability(self) -> str:

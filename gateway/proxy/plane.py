@@ -10,16 +10,14 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.admission import ReplayGuard
-from gateway.decision import EMPTY, Shadow, Snapshot
+from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
-from gateway.packet import Capabilities, FlightPacket
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
+from gateway.proxy.records import Records
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent
@@ -33,8 +31,6 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 1.0
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
-_NO_PACKET = FlightPacket("", Capabilities(()), b"")
-"""What is recorded of a request that was no readable packet."""
 
 
 class Telemetry(Protocol):
@@ -95,6 +91,7 @@ class DataPlane:
         """By agent name."""
         self._retired: set[Pool] = set()
         """Pools of agents that are gone or have changed, until their last exchange ends."""
+        self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
         self._to_judge: deque[Exchange] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
@@ -168,55 +165,9 @@ class DataPlane:
         """Exchanges under way."""
         return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
 
-    def record(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
-        """Report an ended exchange."""
-        ended = perf_counter()
-        verdict = exchange.forward or exchange.refuse
-        packet = (verdict.packet if verdict is not None else None) or _NO_PACKET
-        head = exchange.head
-        trace = exchange.trace
-        assert trace is not None
-        caller = exchange.downstream.principal
-        policy = rule = ""
-        if refusal is not None and refusal.policy:
-            policy, rule = refusal.policy, refusal.rule
-        elif exchange.forward is not None and exchange.agent is not None:
-            granted = exchange.forward.route.grants[exchange.agent.name]
-            policy, rule = granted.policy, granted.rule
-        duration_s = ended - exchange.started
-        gateway_s = (exchange.decided or ended) - exchange.started
-        codec = exchange.downstream.codec
-        handoff = Handoff(
-            time=datetime.fromtimestamp(exchange.started_at, UTC),
-            flight_id=packet.id,
-            conversation=packet.conversation,
-            task=packet.task,
-            parent=packet.parent,
-            caller=caller.id if caller is not None else "",
-            signer=(verdict.evidence.signer or "") if verdict is not None else "",
-            capability=packet.capabilities.label,
-            agent=exchange.agent.name if exchange.agent is not None else "",
-            outcome=outcome,
-            reason=refusal.reason.slug if refusal is not None else "",
-            detail=refusal.detail if refusal is not None else "",
-            policy=policy,
-            rule=rule,
-            revision=exchange.snapshot.revision,
-            shadow=_told(verdict.shadow) if verdict is not None and verdict.shadow is not None else "",
-            listener=exchange.downstream.listener.name,
-            protocol=codec.name if codec is not None else "",
-            method=head.method.decode("latin-1"),
-            authority=_logged(head.authority),
-            path=_logged(head.path.partition(b"?")[0] if b"?" in head.path else head.path),
-            status=exchange.status,
-            attempts=exchange.attempts,
-            bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out,
-            duration_ms=round(duration_s * 1000, 3),
-            gateway_ms=round(gateway_s * 1000, 3),
-            trace_id=trace.trace_id,
-        )
-        self.telemetry.handoff(handoff, trace, gateway_s, duration_s)
+    def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
+        """An exchange is over."""
+        self.records.add(exchange, outcome, refusal)
         if self.draining and not self.in_flight:
             self._drained.set()
 
@@ -257,19 +208,7 @@ class DataPlane:
         for listener in self.listeners:
             listener.abort()
         await self.gate.close()
+        self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()
         return clean
-
-
-def _told(shadow: Shadow) -> str:
-    """What enforcing the shadow policies would do, in short: it is a label of a metric, too."""
-    return f"{'allow' if shadow.allow else 'refuse'}: {', '.join(shadow.rules)}"
-
-
-MAX_LOGGED_CHARACTERS = 512
-
-
-def _logged(text: bytes) -> str:
-    """What of a caller's text goes into the record; never a query, which may carry secrets."""
-    return text[:MAX_LOGGED_CHARACTERS].decode("latin-1")
