@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
+
 import pytest
 
-from tests.conformance.test_http1 import answer_each
+from tests.conformance.test_http1 import OK, answer_each
 from tests.conftest import CAPABILITY, RawAgent, StartGateway, eventually, member
 
 
@@ -13,10 +16,17 @@ def agent(raw_agent) -> RawAgent:
     return raw_agent(answer_each)
 
 
+def answer_when_whole(agent: RawAgent, connection: socket.socket) -> None:
+    data = agent.read_head(connection)
+    while not data.endswith(b"secret"):
+        data += connection.recv(65536)
+    connection.sendall(OK)
+
+
 def test_the_access_log_tells_who_what_where_by_which_rule_and_no_secret(
-    agent: RawAgent, start_gateway: StartGateway
+    raw_agent: Callable[..., RawAgent], start_gateway: StartGateway
 ) -> None:
-    gateway = start_gateway([member(agent.port)])
+    gateway = start_gateway([member(raw_agent(answer_when_whole).port)])
     with gateway.client(http2=True) as client:
         client.post(
             "/run?token=secret",
