@@ -277,7 +277,10 @@ class Exchange:
         forward, principal = self.forward, self.downstream.principal
         assert forward is not None
         assert principal is not None
-        self.plane.gate.enter(forward, principal, self.started_at, self._entered)
+        if forward.limits or forward.signature is not None:
+            self.plane.gate.enter(forward, principal, self.started_at, self._entered)
+        else:
+            self._acquire(forward.agent)
 
     def _entered(self, refusal: Refusal | None) -> None:
         """The gate has let the packet through, or not."""
