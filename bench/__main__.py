@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import certs, envoy, gateway, machine, memory, naive, plot, process, report, rounds, table
+from bench import certs, envoy, gateway, machine, memory, micro, naive, plot, process, report, rounds, table
 from bench.check import check
 from bench.plan import QUICK, Plan
 from bench.process import BenchFailure, Child
@@ -115,15 +115,19 @@ def main(
     except BenchFailure as failure:
         console.print(str(failure), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
+    console.print("parts of a decision")
+    parts = micro.measure()
     rows = table.rows(measured, plan)
     notes = report.notes(kinds, measured, plan, about)
     report.show(console, kinds, rows, notes)
+    micro.show(console, parts)
     out.mkdir(parents=True, exist_ok=True)
     document = {
         "machine": about,
         "plan": asdict(plan),
         "took_s": round(time.monotonic() - began),
         "summary": [asdict(row) for row in rows],
+        "parts": [asdict(part) for part in parts],
         "notes": notes,
         "raw": asdict(measured),
     }
