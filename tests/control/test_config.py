@@ -37,6 +37,7 @@ spec:
   trustedHops: ["spiffe://mesh.local/ns/edge/**"]
   telemetry:
     accessLog: logs/access.log
+    recording: logs/recording.jsonl
     tracing: {otlpEndpoint: "http://127.0.0.1:4318/v1/traces", sampleRatio: 0.5}
   limits: {headersTimeout: 500ms, idleTimeout: 5m, maxTimeout: 1h, drainTimeout: 1.5s, maxHeaderBytes: 4096}
 """
@@ -59,6 +60,7 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     assert spec.admin.address == ("127.0.0.1", 9901)
     assert spec.telemetry.access_log == "stdout"
     assert spec.telemetry.tracing is None
+    assert spec.telemetry.recording is None
     assert spec.identity is None
     assert spec.connect_authority is None
     assert spec.trusted_hops == ()
@@ -103,6 +105,7 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
     assert spec.connect_authority is not None
     assert spec.connect_authority.key == tmp_path / "certs" / "connect-ca-key.pem"
     assert spec.telemetry.access_log == str(tmp_path / "logs" / "access.log")
+    assert spec.telemetry.recording == tmp_path / "logs" / "recording.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -123,8 +126,8 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
         ("500ms", "0s", "17:28: spec.limits.headersTimeout: expected more than 0"),
         ("4096", "many", "17:104: spec.limits.maxHeaderBytes: expected a whole number"),
         ("headersTimeout", "headers_timeout_s", "17:12: unknown field 'headers_timeout_s'; did you mean"),
-        ("http://127", "ftp://127", "16:29: spec.telemetry.tracing.otlpEndpoint: expected an http:// or https:// URL"),
-        ("0.5", "1.5", "16:77: spec.telemetry.tracing.sampleRatio: expected 1.0 or less"),
+        ("http://127", "ftp://127", "17:29: spec.telemetry.tracing.otlpEndpoint: expected an http:// or https:// URL"),
+        ("0.5", "1.5", "17:77: spec.telemetry.tracing.sampleRatio: expected 1.0 or less"),
         ("logs/access.log", '""', "15:16: spec.telemetry.accessLog: expected at least 1 character"),
         ("metadata: {name: test}\n", "", "1:1: metadata: this field is required"),
     ],
