@@ -14,6 +14,7 @@ from gateway.policy.model import TrustPolicy
 from gateway.recording import Decided, Flip, Recorded, again, flip, record, redecide
 from tests.policy.worlds import ALLOW, DENY, NOON, PLANNER, Ask, asks, documents, policy, snapshot
 
+SENDER = Principal(PLANNER)
 SECRET_FIELDS = [
     (b"authorization", b"Bearer secret"),
     (b"cookie", b"session=secret"),
@@ -29,7 +30,7 @@ SECRET_FIELDS = [
 
 
 def taken(
-    head: RequestHead, force: Snapshot, evidence: Evidence | None = None, caller: Principal | None = Principal(PLANNER)
+    head: RequestHead, force: Snapshot, evidence: Evidence | None = None, caller: Principal | None = SENDER
 ) -> Decided:
     verdict = decide(head, caller, force, NOON, lambda _: 7, assume=evidence)
     return Decided(head, caller, verdict, force.revision, NOON)

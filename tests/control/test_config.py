@@ -37,8 +37,8 @@ spec:
   trustedHops: ["spiffe://mesh.local/ns/edge/**"]
   telemetry:
     accessLog: logs/access.log
-    recording: logs/recording.jsonl
     tracing: {otlpEndpoint: "http://127.0.0.1:4318/v1/traces", sampleRatio: 0.5}
+    recording: logs/recording.jsonl
   limits: {headersTimeout: 500ms, idleTimeout: 5m, maxTimeout: 1h, drainTimeout: 1.5s, maxHeaderBytes: 4096}
 """
 
@@ -121,13 +121,13 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
          "6:7: spec.listeners.0: a TLS listener needs spec.identity"),
         (", trustBundle: /etc/ca.pem", "", "5:13: spec.identity.trustBundle: this field is required"),
         ("spiffe://mesh.local/ns/edge/**", "spiffe://*", "13:17: spec.trustedHops.0: 'spiffe://*' is not a SPIFFE"),
-        ("500ms", "500", "17:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
-        ("500ms", "2.5", "17:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
-        ("500ms", "0s", "17:28: spec.limits.headersTimeout: expected more than 0"),
-        ("4096", "many", "17:104: spec.limits.maxHeaderBytes: expected a whole number"),
-        ("headersTimeout", "headers_timeout_s", "17:12: unknown field 'headers_timeout_s'; did you mean"),
-        ("http://127", "ftp://127", "17:29: spec.telemetry.tracing.otlpEndpoint: expected an http:// or https:// URL"),
-        ("0.5", "1.5", "17:77: spec.telemetry.tracing.sampleRatio: expected 1.0 or less"),
+        ("500ms", "500", "18:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
+        ("500ms", "2.5", "18:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
+        ("500ms", "0s", "18:28: spec.limits.headersTimeout: expected more than 0"),
+        ("4096", "many", "18:104: spec.limits.maxHeaderBytes: expected a whole number"),
+        ("headersTimeout", "headers_timeout_s", "18:12: unknown field 'headers_timeout_s'; did you mean"),
+        ("http://127", "ftp://127", "16:29: spec.telemetry.tracing.otlpEndpoint: expected an http:// or https:// URL"),
+        ("0.5", "1.5", "16:77: spec.telemetry.tracing.sampleRatio: expected 1.0 or less"),
         ("logs/access.log", '""', "15:16: spec.telemetry.accessLog: expected at least 1 character"),
         ("metadata: {name: test}\n", "", "1:1: metadata: this field is required"),
     ],
@@ -140,7 +140,7 @@ def test_a_mistake_is_told_where_it_stands(tmp_path: Path, old: str, new: str, t
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = FULL.replace("500ms", "soon").replace("[::1]:8443", "x").replace("admin:", "admim:")
-    assert sorted(each.split(":")[0] for each in problems(tmp_path, text)) == ["17", "7", "9"]
+    assert sorted(each.split(":")[0] for each in problems(tmp_path, text)) == ["18", "7", "9"]
 
 
 def test_no_listeners_is_a_mistake(tmp_path: Path) -> None:

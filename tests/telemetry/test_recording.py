@@ -50,7 +50,7 @@ def test_a_recording_replays_without_flips_under_the_policies_that_made_it_and_k
         for number in range(20):
             planner.post(f"/run?secret={number}", headers={**CAPABILITY, **secrets}, content=b"secret")
         planner.post("/run", headers={**CAPABILITY, "flight-conversation": '"c-1"'}, auth=signing, content=b"secret")
-        planner.post("/run", headers={**CAPABILITY, "signature": "secret"})
+        planner.post("/run", headers={**CAPABILITY, "signature": "flight=:AA==:"})
         planner.post("/run")
         planner.post("/run", headers={"flight-capability": "made.up"})
         mallory.post("/run", headers=CAPABILITY)
@@ -69,8 +69,9 @@ def test_a_recording_replays_without_flips_under_the_policies_that_made_it_and_k
     assert replay(gateway, gateway.folder / "policies") == (0, told)
     candidate = tmp_path / "candidate"
     (candidate / "policies").mkdir(parents=True)
-    rules = [{"name": "none", "effect": "deny", "from": ["spiffe://mesh.local"], "when": "packet.signed"}]
-    write_policy(candidate, "signed", {**POLICY, "spec": {"capabilities": ["*"], "rules": rules + POLICY["spec"]["rules"]}})
+    deny = {"name": "signed", "effect": "deny", "from": ["spiffe://mesh.local"], "when": "packet.signed"}
+    spec = {"capabilities": ["*"], "rules": [deny, *POLICY["spec"]["rules"]]}
+    write_policy(candidate, "test", {**POLICY, "spec": spec})
     code, output = replay(gateway, candidate / "policies")
     assert code == 1
     assert output.startswith(f"allow -> refuse: {lines[20]['flight_id']} ")
@@ -85,9 +86,8 @@ def test_a_recording_that_cannot_be_written_stops_the_start_with_its_name(
     (gateway.folder / "recording.jsonl").unlink()
     (gateway.folder / "recording.jsonl").mkdir()
     config = gateway.folder / "gateway.yaml"
-    again = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "run", "--config", str(config)], capture_output=True, text=True, timeout=30
-    )
+    command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(config)]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert again.returncode == 1
     assert "cannot start: " in again.stderr
     assert "recording.jsonl" in again.stderr
