@@ -1,8 +1,8 @@
 """The decision: one plain function from a request's head to a `Verdict`.  Pure.
 
 Enters: `RequestHead`, `Principal`, `Snapshot`, the time, randomness.  Leaves: `Forward` or `Refuse`.
-The data plane, ``phoenixflight explain``, ``policy test`` and the benchmarks all call `decide`; nothing else
-decides.  It reads the packet, finds what is proven about it, has it judged, and picks an agent.
+The data plane, ``phoenixflight explain``, ``policy test``, ``policy replay`` and the benchmarks all call `decide`;
+nothing else decides.  It reads the packet, finds what is proven about it, has it judged, and picks an agent.
 """
 
 from __future__ import annotations

@@ -6,19 +6,63 @@ The verdict in it is `decide`'s own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.decision import Evidence, Forward, Shadow, Snapshot, Verdict, decide
-from gateway.identity import Principal
-from gateway.messages import RequestHead
+from gateway.identity import Principal, parse_spiffe_id
+from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket
 from gateway.policy import Allow, CompiledRule, Outcome, PacketFacts, Ruling, rule_on, weigh
-from gateway.policy.facts import ON_PACKETS
+from gateway.policy.facts import ON_PACKETS, assumed_evidence
 from gateway.policy.model import Require
 from gateway.routing import Agent, AgentState
+
+
+class Hypothesis(NamedTuple):
+    """A packet that nobody has sent, for `explain`."""
+
+    head: RequestHead
+    principal: Principal
+    assume: Evidence | None
+
+
+def hypothesis(
+    caller: str,
+    headers: Iterable[str],
+    *,
+    method: str = "POST",
+    path: str = "/",
+    authority: str = "gateway.flight.internal",
+    signer: str | None = None,
+) -> Hypothesis:
+    """A packet as a person describes it.
+
+    Args:
+        caller: its sender's SPIFFE id.
+        headers: its header fields, each as ``name: value``.
+        method: of the request.
+        path: of the request.
+        authority: the host that the request is for.
+        signer: the SPIFFE id of whoever is supposed to have signed all of it; without one, proof is looked for in it.
+
+    Raises:
+        ValueError: a part cannot be read; the message says which, and what was expected.
+
+    """
+    fields: Fields = []
+    for each in headers:
+        name, separator, value = each.partition(":")
+        if not (separator and name.strip()):
+            raise ValueError(f"header {each!r}: expected 'name: value'")
+        fields.append((name.strip().lower().encode(), value.strip().encode()))
+    principal = Principal(parse_spiffe_id(caller))
+    assume = assumed_evidence(parse_spiffe_id(signer), fields) if signer else None
+    return Hypothesis(
+        RequestHead(method.encode(), b"https", authority.encode(), path.encode(), fields), principal, assume
+    )
 
 
 class RuleConsidered(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""The admin port: health, readiness, metrics, status and the snapshot.  Starlette on Hypercorn.
+"""The admin port: health, readiness, metrics, status, the snapshot and explanations.  Starlette on Hypercorn.
 
 Enters: the running gateway.  Leaves: answers for probes, Prometheus and people; no secret is in any of them.
 """

@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin.explain import explain_endpoint
+from gateway.admin.snapshot import described
 from gateway.proxy.codec import HTTP2_IMPLEMENTATION
 
 if TYPE_CHECKING:
@@ -57,45 +59,12 @@ def make_app(gateway: Gateway) -> Starlette:
                 "in_step_with_files": gateway.metrics.last_reload_ok,
                 "last_refused": refused,
                 "certificates_since": _text(told.certificates_since),
+                "shared_replay": (gateway.replay.trouble or "ok") if gateway.config.redis else None,
             }
         )
 
     async def snapshot(_: Request) -> Response:
-        held = gateway.snapshot
-        return JSONResponse(
-            {
-                "revision": held.revision,
-                "agents": [
-                    {
-                        "name": agent.name,
-                        "address": f"{agent.host}:{agent.port}",
-                        "capabilities": sorted(agent.capabilities),
-                        "trust": agent.trust,
-                        "labels": dict(agent.labels),
-                        "protocol": agent.protocol.value,
-                        "spiffeId": agent.spiffe_id,
-                        "state": agent.state.value,
-                    }
-                    for agent in held.agents
-                ],
-                "policies": [
-                    {
-                        "name": policy.metadata.name,
-                        "capabilities": [pattern.text for pattern in policy.spec.capabilities],
-                        "rules": [
-                            {
-                                "name": rule.name,
-                                "effect": rule.effect.value,
-                                "from": [pattern.text for pattern in rule.from_],
-                                "to": rule.to.model_dump(by_alias=True) if rule.to else None,
-                            }
-                            for rule in policy.spec.rules
-                        ],
-                    }
-                    for policy in held.policies.policies
-                ],
-            }
-        )
+        return JSONResponse(described(gateway.snapshot))
 
     return Starlette(
         routes=[
@@ -104,6 +73,7 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/metrics", metrics),
             Route("/status", status),
             Route("/snapshot", snapshot),
+            Route("/explain", explain_endpoint(gateway)),
         ]
     )
 

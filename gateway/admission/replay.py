@@ -33,6 +33,11 @@ class ReplayGuard(Protocol):
         """Admit `key` once; see `ReplayMemory.admit_now`."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Why the last question had no answer; empty when it had one."""
+        ...
+
 
 def digest(key: bytes) -> bytes:
     """What stands for `key` in a store: whoever chooses keys cannot make two that are taken for one."""
@@ -81,6 +86,11 @@ class ReplayMemory:
             return Admission.FULL
         self._until[mark] = self._calendar.add(mark, until)
         return Admission.FRESH
+
+    @property
+    def trouble(self) -> str:
+        """Nothing: it always answers."""
+        return ""
 
     async def admit(self, key: bytes, now: float, until: float) -> Admission:
         """`admit_now`, as a `ReplayGuard`."""

@@ -13,11 +13,8 @@ from gateway.control import snapshot as snapshots
 from gateway.control.config import load_config
 from gateway.decision import Shadow
 from gateway.documents import DocumentError
-from gateway.explain import Explanation, RuleConsidered
+from gateway.explain import Explanation, RuleConsidered, hypothesis
 from gateway.explain import explain as explain_packet
-from gateway.identity import IdentityError, Principal, parse_spiffe_id
-from gateway.messages import RequestHead
-from gateway.policy.facts import assumed_evidence
 
 
 def explain(
@@ -32,22 +29,16 @@ def explain(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Decide a hypothetical packet: every rule considered, the agents, the pick.  Exit 3: it would be refused."""
-    fields: list[tuple[bytes, bytes]] = []
-    for each in header:
-        name, separator, value = each.partition(":")
-        if not separator:
-            raise typer.BadParameter(f"--header {each!r}: expected 'name: value'")
-        fields.append((name.strip().lower().encode(), value.strip().encode()))
     try:
-        principal = Principal(parse_spiffe_id(caller))
-        assumed = assumed_evidence(parse_spiffe_id(signer), fields) if signer else None
+        packet = hypothesis(caller, header, method=method, path=path, authority=authority, signer=signer)
         spec = load_config(config)
         snapshot = snapshots.build(snapshots.read(spec), spec)
-    except (DocumentError, IdentityError) as error:
+    except (DocumentError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    head = RequestHead(method.encode(), b"https", authority.encode(), path.encode(), fields)
-    told = explain_packet(head, principal, snapshot, time.time(), random.getrandbits, assume=assumed)
+    told = explain_packet(
+        packet.head, packet.principal, snapshot, time.time(), random.getrandbits, assume=packet.assume
+    )
     _print(told)
     if not told.allow:
         raise typer.Exit(3)

@@ -91,6 +91,8 @@ class TelemetrySpec(Spec):
 
     access_log: str = Field(default="stdout", min_length=1)
     """``stdout``, ``none``, or a file."""
+    recording: Path | None = None
+    """A file of decisions, one in each line, for ``phoenixflight policy replay``; without one, none are kept."""
     tracing: TracingSpec | None = None
 
 
@@ -203,9 +205,12 @@ def load_config(path: Path) -> GatewaySpec:
         changes["connect_authority"] = CertificateAuthority(
             certificate=base / authority.certificate, key=base / authority.key
         )
+    files: dict[str, object] = {}
     if spec.telemetry.access_log not in ("stdout", "none"):
-        target = str(base / spec.telemetry.access_log)
-        changes["telemetry"] = spec.telemetry.model_copy(update={"access_log": target})
+        files["access_log"] = str(base / spec.telemetry.access_log)
+    if spec.telemetry.recording is not None:
+        files["recording"] = base / spec.telemetry.recording
+    changes["telemetry"] = spec.telemetry.model_copy(update=files)
     return spec.model_copy(update=changes)
 
 

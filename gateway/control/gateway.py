@@ -23,8 +23,9 @@ from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.upstream import UpstreamLimits
-from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recent import Recent
 from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
 
@@ -79,6 +80,7 @@ class Gateway:
         self.status = Status(self._snapshot.revision, now, sources.files, certificates_since=now)
         self.metrics = Metrics()
         self.metrics.revision = self._snapshot.revision
+        self.recent = Recent()
         self.replay: ReplayGuard = ReplayMemory() if config.redis is None else _shared_replay(config.redis)
         self.ready = False
         self.plane: DataPlane | None = None
@@ -98,12 +100,14 @@ class Gateway:
         """
         config = self.config
         loop = asyncio.get_running_loop()
-        target = config.telemetry.access_log
-        tracing = config.telemetry.tracing
+        told = config.telemetry
+        log_file = None if told.access_log == "stdout" else Path(told.access_log)
         telemetry = Telemetry(
             self.metrics,
-            Tracing(tracing.otlp_endpoint, tracing.sample_ratio) if tracing else Tracing(),
-            AccessLog(loop, target) if target != "none" else None,
+            Tracing(told.tracing.otlp_endpoint, told.tracing.sample_ratio) if told.tracing else Tracing(),
+            self.recent,
+            LineWriter(loop, "access log", log_file) if told.access_log != "none" else None,
+            LineWriter(loop, "recording", told.recording) if told.recording else None,
         )
         limits = config.limits
         plane = self.plane = DataPlane(

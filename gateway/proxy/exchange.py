@@ -17,6 +17,7 @@ from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import DigestCheck, digest_check
 from gateway.packet.envelope import MAX_BYTES
+from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal, answer
 from gateway.routing import Agent
 
@@ -132,6 +133,7 @@ class Exchange:
             plane.telemetry.defect()
             log.exception("a decision failed")
             verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
+        plane.telemetry.decision(Decided(head, self.downstream.principal, verdict, self.snapshot.revision, now))
         self.trace = plane.telemetry.begin_trace(verdict.traceparent, now)
         if isinstance(verdict, Refuse):
             self.refuse = verdict

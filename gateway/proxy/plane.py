@@ -19,6 +19,7 @@ from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.records import Records
 from gateway.proxy.upstream import Pool, UpstreamLimits
+from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent
 from gateway.telemetry.tracing import Trace
@@ -38,6 +39,9 @@ class Telemetry(Protocol):
 
     def begin_trace(self, traceparent: bytes, now: float) -> Trace:
         """The trace context that goes on to the agent."""
+
+    def decision(self, decided: Decided) -> None:
+        """A decision was taken."""
 
     def handoff(self, handoff: Handoff, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""

@@ -68,7 +68,8 @@ class Metrics(Collector):
         self.revision = ""
         self.in_flight: Callable[[], int] = lambda: 0
         self.members: Callable[[], dict[str, int]] = dict
-        self.log_dropped: Callable[[], int] = lambda: 0
+        self.lines_dropped: Callable[[], dict[str, int]] = dict
+        """By what the lines are of."""
         self.registry.register(self)
 
     def handoff(self, handoff: Handoff, gateway_s: float, duration_s: float) -> None:
@@ -196,10 +197,10 @@ class Metrics(Collector):
             int(self.last_reload_ok),
         )
         yield _counter(
-            "phoenixflight_access_log_dropped",
-            "Access log lines lost to a writer that could not keep up.",
-            (),
-            {(): self.log_dropped()},
+            "phoenixflight_lines_dropped",
+            "Lines lost to a writer that could not keep up, of the access log or the recording.",
+            ("file",),
+            {(name,): count for name, count in self.lines_dropped().items()},
         )
         info = GaugeMetricFamily("phoenixflight_revision_info", "The revision in force.", labels=["revision"])
         info.add_metric([self.revision], 1)

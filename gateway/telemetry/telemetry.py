@@ -1,28 +1,45 @@
-"""One call records a handoff everywhere."""
+"""One call records a handoff everywhere; another one a decision."""
 
 from __future__ import annotations
 
 from gateway.handoff import Handoff
-from gateway.telemetry.access_log import AccessLog
+from gateway.recording import Decided, record
+from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recent import Recent
 from gateway.telemetry.tracing import Trace, Tracing
 
 
 class Telemetry:
-    """Metrics, traces and the access log, behind what the data plane asks for."""
+    """Metrics, traces, the access log and the recording, behind what the data plane asks for."""
 
-    def __init__(self, metrics: Metrics, tracing: Tracing, access_log: AccessLog | None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        tracing: Tracing,
+        recent: Recent,
+        access_log: LineWriter | None = None,
+        recording: LineWriter | None = None,
+    ) -> None:
         self.metrics = metrics
         self.tracing = tracing
+        self.recent = recent
         self.access_log = access_log
+        self.recording = recording
         self.begin_trace = tracing.begin
         self.connection_opened = metrics.connection_opened
         self.connection_closed = metrics.connection_closed
         self.handshake_failed = metrics.handshake_failed
         self.protocol_error = metrics.protocol_error
         self.judged_again = metrics.judged_again
-        if access_log is not None:
-            metrics.log_dropped = lambda: access_log.dropped
+        self._writers = [writer for writer in (access_log, recording) if writer is not None]
+        metrics.lines_dropped = lambda: {writer.name: writer.dropped for writer in self._writers}
+
+    def decision(self, decided: Decided) -> None:
+        """A decision was taken."""
+        self.recent.add(decided)
+        if self.recording is not None:
+            self.recording.write(record(decided))
 
     def handoff(self, handoff: Handoff, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
@@ -38,6 +55,6 @@ class Telemetry:
 
     def close(self) -> None:
         """Flush everything."""
-        if self.access_log is not None:
-            self.access_log.close()
+        for writer in self._writers:
+            writer.close()
         self.tracing.close()

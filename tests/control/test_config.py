@@ -38,6 +38,7 @@ spec:
   telemetry:
     accessLog: logs/access.log
     tracing: {otlpEndpoint: "http://127.0.0.1:4318/v1/traces", sampleRatio: 0.5}
+    recording: logs/recording.jsonl
   limits: {headersTimeout: 500ms, idleTimeout: 5m, maxTimeout: 1h, drainTimeout: 1.5s, maxHeaderBytes: 4096}
 """
 
@@ -59,6 +60,7 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     assert spec.admin.address == ("127.0.0.1", 9901)
     assert spec.telemetry.access_log == "stdout"
     assert spec.telemetry.tracing is None
+    assert spec.telemetry.recording is None
     assert spec.identity is None
     assert spec.connect_authority is None
     assert spec.trusted_hops == ()
@@ -103,6 +105,7 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
     assert spec.connect_authority is not None
     assert spec.connect_authority.key == tmp_path / "certs" / "connect-ca-key.pem"
     assert spec.telemetry.access_log == str(tmp_path / "logs" / "access.log")
+    assert spec.telemetry.recording == tmp_path / "logs" / "recording.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -118,11 +121,11 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
          "6:7: spec.listeners.0: a TLS listener needs spec.identity"),
         (", trustBundle: /etc/ca.pem", "", "5:13: spec.identity.trustBundle: this field is required"),
         ("spiffe://mesh.local/ns/edge/**", "spiffe://*", "13:17: spec.trustedHops.0: 'spiffe://*' is not a SPIFFE"),
-        ("500ms", "500", "17:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
-        ("500ms", "2.5", "17:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
-        ("500ms", "0s", "17:28: spec.limits.headersTimeout: expected more than 0"),
-        ("4096", "many", "17:104: spec.limits.maxHeaderBytes: expected a whole number"),
-        ("headersTimeout", "headers_timeout_s", "17:12: unknown field 'headers_timeout_s'; did you mean"),
+        ("500ms", "500", "18:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
+        ("500ms", "2.5", "18:28: spec.limits.headersTimeout: expected a duration such as 500ms"),
+        ("500ms", "0s", "18:28: spec.limits.headersTimeout: expected more than 0"),
+        ("4096", "many", "18:104: spec.limits.maxHeaderBytes: expected a whole number"),
+        ("headersTimeout", "headers_timeout_s", "18:12: unknown field 'headers_timeout_s'; did you mean"),
         ("http://127", "ftp://127", "16:29: spec.telemetry.tracing.otlpEndpoint: expected an http:// or https:// URL"),
         ("0.5", "1.5", "16:77: spec.telemetry.tracing.sampleRatio: expected 1.0 or less"),
         ("logs/access.log", '""', "15:16: spec.telemetry.accessLog: expected at least 1 character"),
@@ -137,7 +140,7 @@ def test_a_mistake_is_told_where_it_stands(tmp_path: Path, old: str, new: str, t
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = FULL.replace("500ms", "soon").replace("[::1]:8443", "x").replace("admin:", "admim:")
-    assert sorted(each.split(":")[0] for each in problems(tmp_path, text)) == ["17", "7", "9"]
+    assert sorted(each.split(":")[0] for each in problems(tmp_path, text)) == ["18", "7", "9"]
 
 
 def test_no_listeners_is_a_mistake(tmp_path: Path) -> None:

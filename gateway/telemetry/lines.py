@@ -1,4 +1,4 @@
-"""The access log: one line of JSON for each handoff, written by a thread of its own."""
+"""Lines of JSON, written by a thread of their own: the access log, the recording."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.handoff import Handoff
-
 log = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_S = 0.05
@@ -21,16 +19,22 @@ MAX_PENDING_BYTES = 16 * 1024 * 1024
 """Beyond this, with a writer that cannot keep up, lines are dropped and counted."""
 
 
-class AccessLog:
+class LineWriter:
     """Gathers lines on the loop; a slow disk or a full pipe holds up the thread and never a packet."""
 
-    def __init__(self, loop: AbstractEventLoop, target: str) -> None:
-        """Args: `target` is ``stdout`` or a file's path, opened for appending.
+    def __init__(self, loop: AbstractEventLoop, name: str, target: Path | None) -> None:
+        """Open the target.
+
+        Args:
+            loop: whose turns lines are gathered on.
+            name: what the lines are, for people.
+            target: a file, opened for appending; ``None`` is stdout.
 
         Raises:
             OSError: the file cannot be opened.
 
         """
+        self.name = name
         self.dropped = 0
         self._loop = loop
         self._encode = msgspec.json.Encoder().encode
@@ -38,16 +42,16 @@ class AccessLog:
         self._pending = 0
         self._timer: TimerHandle | None = None
         self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._file = sys.stdout.fileno() if target == "stdout" else _open(Path(target))
-        self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
+        self._file = sys.stdout.fileno() if target is None else _open(target)
+        self._thread = threading.Thread(target=self._write, name=name, daemon=True)
         self._thread.start()
 
-    def write(self, handoff: Handoff) -> None:
-        """Log `handoff`."""
+    def write(self, line: msgspec.Struct) -> None:
+        """Write `line`, soon."""
         if self._pending > MAX_PENDING_BYTES:
             self.dropped += 1
             return
-        self._lines.append(self._encode(handoff))
+        self._lines.append(self._encode(line))
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_INTERVAL_S, self._flush)
 
@@ -68,7 +72,7 @@ class AccessLog:
                     rest = rest[os.write(self._file, rest) :]
             except OSError as error:
                 self.dropped += chunk.count(b"\n")
-                log.error("the access log cannot be written: %s", error)
+                log.error("the %s cannot be written: %s", self.name, error)
             self._pending -= len(chunk)
 
     def close(self) -> None:

@@ -1,0 +1,188 @@
+"""What a packet was decided on and what was decided, so that it can be decided again under other policies.  Pure.
+
+Enters: what `decide` read, and its verdict.  Leaves: a `Recorded`, one line of JSON; and from it the packet as far as
+a decision reads it.  No credential, signature, query, body or other field of the caller's ever stands in it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.decision import Evidence, Forward, Snapshot, Verdict, decide
+from gateway.identity import Principal, SpiffeId, parse_spiffe_id
+from gateway.messages import RequestHead
+from gateway.packet import fields as names
+from gateway.refusal import Reason
+
+FIELDS = frozenset(
+    {
+        names.CAPABILITY,
+        names.CONVERSATION,
+        names.TASK,
+        names.PARENT,
+        names.TIMEOUT,
+        names.BUDGET,
+        names.MCP_SESSION,
+        names.CONTENT_TYPE,
+    }
+)
+"""The header fields whose values are recorded.  The id is recorded apart: it may have been minted."""
+
+_JUDGED = frozenset(
+    reason.slug
+    for reason in (
+        Reason.DENIED_BY_POLICY,
+        Reason.NO_POLICY_ALLOWS,
+        Reason.CAPABILITY_UNKNOWN,
+        Reason.NO_ELIGIBLE_AGENT,
+    )
+)
+
+
+class Decided(msgspec.Struct, frozen=True, gc=False):
+    """A decision as it was taken, with everything that the caller sent in its head."""
+
+    head: RequestHead
+    principal: Principal | None
+    verdict: Verdict
+    revision: str
+    """Of the snapshot that it was taken under."""
+    now: float
+    """Seconds since the epoch."""
+
+
+class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
+    """A decision, as it is kept; texts from the wire are latin-1, so that each byte is one character."""
+
+    time: datetime
+    """UTC."""
+    allow: bool
+    flight_id: str = ""
+    """The sender's or the gateway's; empty when the packet could not be read."""
+    caller: str = ""
+    """The SPIFFE id; empty for a caller without a certificate."""
+    capability: str = ""
+    method: str = ""
+    scheme: str = ""
+    authority: str = ""
+    path: str = ""
+    """Without the query."""
+    protocol: str = ""
+    """Of an extended CONNECT."""
+    fields: list[tuple[str, str]] = []
+    """Those of `FIELDS`, as they came."""
+    signer: str = ""
+    """Whose signature was proven; so are `covered` and `digest`."""
+    covered: tuple[str, ...] = ()
+    digest: bool = False
+    agent: str = ""
+    reason: str = ""
+    """Of the refusal."""
+    policy: str = ""
+    """Of the rule that decided; so is `rule`."""
+    rule: str = ""
+    revision: str = ""
+
+    @property
+    def judged(self) -> bool:
+        """Whether policies and members decided; what was refused before they were asked is refused under any."""
+        return self.allow or bool(self.policy) or self.reason in _JUDGED
+
+
+class Flip(Enum):
+    """How a packet can come out otherwise."""
+
+    NOW_REFUSED = "allow -> refuse"
+    NOW_ALLOWED = "refuse -> allow"
+    OTHER_AGENT = "other agent"
+
+
+class Question(NamedTuple):
+    """What to ask `decide` again."""
+
+    head: RequestHead
+    principal: Principal | None
+    evidence: Evidence
+
+
+def record(decided: Decided) -> Recorded:
+    """Of a decision, what may be kept for long."""
+    head, principal, verdict = decided.head, decided.principal, decided.verdict
+    packet, evidence = verdict.packet, verdict.evidence
+    agent = reason = ""
+    if isinstance(verdict, Forward):
+        agent = verdict.agent.name
+        granted = verdict.route.grants[agent]
+        policy, rule = granted.policy, granted.rule
+    else:
+        refusal = verdict.refusal
+        reason, policy, rule = refusal.reason.slug, refusal.policy, refusal.rule
+    return Recorded(
+        time=datetime.fromtimestamp(decided.now, UTC),
+        allow=not reason,
+        flight_id=packet.id if packet is not None else "",
+        caller=principal.id if principal is not None else "",
+        capability=packet.capabilities.label if packet is not None else "",
+        method=head.method.decode("latin-1"),
+        scheme=head.scheme.decode("latin-1"),
+        authority=head.authority.decode("latin-1"),
+        path=head.path.partition(b"?")[0].decode("latin-1"),
+        protocol=head.protocol.decode("latin-1"),
+        fields=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields if name in FIELDS],
+        signer=evidence.signer or "",
+        covered=tuple(sorted(name.decode("latin-1") for name in evidence.covered)),
+        digest=evidence.digest,
+        agent=agent,
+        reason=reason,
+        policy=policy,
+        rule=rule,
+        revision=decided.revision,
+    )
+
+
+def again(recorded: Recorded) -> Question:
+    """The packet as far as a decision reads it, and what was proven about it.
+
+    Raises:
+        ValueError: it is no record of ours; the message says why.
+
+    """
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded.fields]
+    if recorded.flight_id:
+        fields.append((names.ID, names.sf_string(recorded.flight_id)))
+    head = RequestHead(
+        recorded.method.encode("latin-1"),
+        recorded.scheme.encode("latin-1"),
+        recorded.authority.encode("latin-1"),
+        recorded.path.encode("latin-1"),
+        fields,
+        recorded.protocol.encode("latin-1"),
+    )
+    principal = Principal(parse_spiffe_id(recorded.caller)) if recorded.caller else None
+    signer = SpiffeId(recorded.signer) if recorded.signer else None
+    covered = frozenset(name.encode("latin-1") for name in recorded.covered)
+    return Question(head, principal, Evidence(signer, covered, recorded.digest))
+
+
+def redecide(recorded: Recorded, snapshot: Snapshot) -> Recorded:
+    """What would have become of a judged packet, had `snapshot` been in force when it came.
+
+    Raises:
+        ValueError: it is no record of ours; the message says why.
+
+    """
+    head, principal, evidence = again(recorded)
+    now = recorded.time.timestamp()
+    verdict = decide(head, principal, snapshot, now, lambda _: 0, assume=evidence)
+    return record(Decided(head, principal, verdict, snapshot.revision, now))
+
+
+def flip(before: Recorded, after: Recorded) -> Flip | None:
+    """How `after` differs from `before` for the sender and the agents; another rule or reason is no difference."""
+    if before.allow != after.allow:
+        return Flip.NOW_REFUSED if before.allow else Flip.NOW_ALLOWED
+    return Flip.OTHER_AGENT if before.agent != after.agent else None
