@@ -42,7 +42,7 @@ def explain(
         principal = Principal(parse_spiffe_id(caller))
         assumed = assumed_evidence(parse_spiffe_id(signer), fields) if signer else None
         spec = load_config(config)
-        snapshot = snapshots.build(snapshots.read(spec), spec)
+        snapshot = snapshots.build(snapshots.read(spec), spec).snapshot
     except (DocumentError, IdentityError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.control.config import read_sources, read_text
+from gateway.control.files import read_sources, read_text
 from gateway.decision import Snapshot
 from gateway.documents import Document, DocumentError, Problem, check_kind, parse
 from gateway.membership.file import load_agents
