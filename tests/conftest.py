@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -159,6 +160,37 @@ def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
     os.replace(fresh, path)
+
+
+class ConfigMap:
+    """A mounted ConfigMap, replaced as the kubelet does it: one atomic rename, and the names in the mount after it."""
+
+    def __init__(self, folder: Path, files: dict[str, str]) -> None:
+        self.folder = folder
+        self._version = 0
+        folder.mkdir()
+        self.swap(files)
+
+    def swap(self, files: dict[str, str]) -> None:
+        """Put `files` (name to text) in the place of all that there is."""
+        self._version += 1
+        link = self.folder / "..data"
+        before = link.resolve() if link.is_symlink() else None
+        version = self.folder / f"..2026_11_24_{self._version:04}"
+        version.mkdir()
+        for name, text in files.items():
+            (version / name).write_text(text)
+        fresh = self.folder / "..data_tmp"
+        fresh.symlink_to(version.name)
+        os.replace(fresh, link)
+        for name in files:
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(f"..data/{name}")
+        for name in self.folder.iterdir():
+            if not name.name.startswith("..") and name.name not in files:
+                name.unlink()
+        if before is not None:
+            shutil.rmtree(before)
 
 
 StartGateway = Callable[..., RunningGateway]

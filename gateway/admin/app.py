@@ -22,10 +22,16 @@ from gateway.proxy.codec import HTTP2_IMPLEMENTATION
 
 if TYPE_CHECKING:
     from gateway.control.gateway import Gateway
+    from gateway.control.reload import ReloadEvent
 
 
 def _text(when: datetime | None) -> str | None:
     return when.isoformat(timespec="seconds") if when is not None else None
+
+
+def _event(event: ReloadEvent) -> dict[str, object]:
+    came_to = {"revision": event.revision} if event.revision is not None else {"problems": event.problems}
+    return {"at": _text(event.at), **came_to}
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -46,7 +52,6 @@ def make_app(gateway: Gateway) -> Starlette:
 
     async def status(_: Request) -> Response:
         told = gateway.status
-        refused = {"at": _text(told.refused_at), "problems": told.refused_problems} if told.refused_at else None
         return JSONResponse(
             {
                 "version": __version__,
@@ -57,7 +62,9 @@ def make_app(gateway: Gateway) -> Starlette:
                 "since": _text(told.since),
                 "files": told.files,
                 "in_step_with_files": gateway.metrics.last_reload_ok,
-                "last_refused": refused,
+                "last_refused": _event(told.last_refused) if told.last_refused else None,
+                "warnings": told.warnings,
+                "history": [_event(event) for event in told.history],
                 "certificates_since": _text(told.certificates_since),
                 "shared_replay": (gateway.replay.trouble or "ok") if gateway.config.redis else None,
             }

@@ -10,9 +10,7 @@ from gateway.cli.run import DEFAULT_CONFIG, ConfigOption
 from gateway.control import snapshot as snapshots
 from gateway.control.config import load_config
 from gateway.control.tls import TlsContexts, TlsError
-from gateway.documents import DocumentError, parse
-from gateway.policy.lint import lint
-from gateway.policy.load import load_documents
+from gateway.documents import DocumentError
 
 
 def check(
@@ -22,14 +20,11 @@ def check(
     """Validate configuration, policies, members and certificates.  Exit 2: file:line:column of each problem."""
     try:
         spec = load_config(config)
-        sources = snapshots.read(spec)
-        snapshot = snapshots.build(sources, spec)
-        TlsContexts(spec.identity, spec.connect_authority)
+        _, snapshot, warnings = snapshots.build(snapshots.read(spec), spec)
+        TlsContexts.load(spec.identity, spec.connect_authority)
     except (DocumentError, TlsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    path, text = sources.members
-    warnings = lint(load_documents(sources.policies), snapshot.agents, parse(text, path)[0])
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     if strict and warnings:

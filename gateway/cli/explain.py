@@ -32,7 +32,7 @@ def explain(
     try:
         packet = hypothesis(caller, header, method=method, path=path, authority=authority, signer=signer)
         spec = load_config(config)
-        snapshot = snapshots.build(snapshots.read(spec), spec)
+        snapshot = snapshots.build(snapshots.read(spec), spec).snapshot
     except (DocumentError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -12,7 +12,8 @@ import msgspec
 import typer
 
 from gateway.cli.run import DEFAULT_CONFIG, ConfigOption
-from gateway.control.config import load_config, read_sources, read_text
+from gateway.control.config import load_config
+from gateway.control.files import read_sources, read_text
 from gateway.decision import Snapshot
 from gateway.documents import Document, DocumentError, Problem, check_kind, parse
 from gateway.membership.file import load_agents

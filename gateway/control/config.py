@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
-    DocumentError,
     Duration,
     ErrorAt,
     Metadata,
     Name,
-    Problem,
     Spec,
     refuse_duplicates,
     single,
@@ -212,39 +211,3 @@ def load_config(path: Path) -> GatewaySpec:
         files["recording"] = base / spec.telemetry.recording
     changes["telemetry"] = spec.telemetry.model_copy(update=files)
     return spec.model_copy(update=changes)
-
-
-def read_text(path: Path) -> str:
-    """A file's text.
-
-    Raises:
-        DocumentError: it is not there or not UTF-8.
-
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DocumentError([Problem(str(path), 1, 1, error.strerror or str(error))]) from None
-    except UnicodeDecodeError:
-        raise DocumentError([Problem(str(path), 1, 1, "not UTF-8")]) from None
-
-
-def read_sources(path: Path) -> dict[str, str]:
-    """The YAML files of a folder (as a ConfigMap mounts it, too), or a single file; path to text.
-
-    Raises:
-        DocumentError: one cannot be read, or there is nothing at `path`.
-
-    """
-    if not path.is_dir():
-        return {str(path): read_text(path)}
-    # A link that leads nowhere is told, not passed over: what it led to may have been a deny.
-    try:
-        files = sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir()
-        )
-    except OSError as error:
-        raise DocumentError([Problem(str(path), 1, 1, error.strerror or str(error))]) from None
-    return {str(entry): read_text(entry) for entry in files}

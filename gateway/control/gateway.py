@@ -6,17 +6,15 @@ import asyncio
 import logging
 import signal
 import ssl
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-
-from watchfiles import awatch
 
 from gateway.admin.app import AdminServer
 from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec, ListenerSpec, RedisSpec
-from gateway.control.tls import TlsContexts, TlsError
+from gateway.control.reload import Attempt, ReloadEvent, Status, attempt, follow, told, watch
+from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError, Problem
 from gateway.proxy.downstream import DownstreamLimits
@@ -30,21 +28,6 @@ from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
-
-DEBOUNCE_MS = 200
-
-
-@dataclass(slots=True)
-class Status:
-    """What ``/status`` tells: what is in force, and what was refused last."""
-
-    revision: str
-    since: datetime
-    files: list[str]
-    refused_at: datetime | None = None
-    refused_problems: list[str] = field(default_factory=list)
-    certificates_since: datetime | None = None
-
 
 def _shared_replay(redis: RedisSpec) -> ReplayGuard:
     """The memory that replicas share.
@@ -73,11 +56,13 @@ class Gateway:
 
         """
         self.config = config
-        self._tls = TlsContexts(config.identity, config.connect_authority)
-        sources = snapshots.read(config)
-        self._snapshot = snapshots.build(sources, config)
+        self._tls = TlsContexts.load(config.identity, config.connect_authority)
+        loaded = snapshots.build(snapshots.read(config), config)
+        self._snapshot = loaded.snapshot
         now = datetime.now(UTC)
-        self.status = Status(self._snapshot.revision, now, sources.files, certificates_since=now)
+        self.status = Status(self._snapshot.revision, now, loaded.sources.files, told(loaded.warnings), now)
+        self.status.history.append(ReloadEvent(now, self._snapshot.revision))
+        _log_warnings(self.status)
         self.metrics = Metrics()
         self.metrics.revision = self._snapshot.revision
         self.recent = Recent()
@@ -85,6 +70,7 @@ class Gateway:
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -100,14 +86,14 @@ class Gateway:
         """
         config = self.config
         loop = asyncio.get_running_loop()
-        told = config.telemetry
-        log_file = None if told.access_log == "stdout" else Path(told.access_log)
+        spec = config.telemetry
+        log_file = None if spec.access_log == "stdout" else Path(spec.access_log)
         telemetry = Telemetry(
             self.metrics,
-            Tracing(told.tracing.otlp_endpoint, told.tracing.sample_ratio) if told.tracing else Tracing(),
+            Tracing(spec.tracing.otlp_endpoint, spec.tracing.sample_ratio) if spec.tracing else Tracing(),
             self.recent,
-            LineWriter(loop, "access log", log_file) if told.access_log != "none" else None,
-            LineWriter(loop, "recording", told.recording) if told.recording else None,
+            LineWriter(loop, "access log", log_file) if spec.access_log != "none" else None,
+            LineWriter(loop, "recording", spec.recording) if spec.recording else None,
         )
         limits = config.limits
         plane = self.plane = DataPlane(
@@ -137,7 +123,8 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                watcher = tasks.create_task(self._watch())
+                reloader = tasks.create_task(follow(self._changed, self._read, self._adopt))
+                tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
                 log.info("ready: %s; revision %s", where, self._snapshot.revision)
@@ -145,7 +132,7 @@ class Gateway:
                 self.ready = False
                 log.info("draining")
                 clean = await plane.stop(limits.drain_timeout_s)
-                watcher.cancel()
+                reloader.cancel()
                 stop_admin.set()
         finally:
             telemetry.close()
@@ -181,42 +168,42 @@ class Gateway:
         return states
 
     def reload(self) -> None:
-        """Read every file again; what is not valid changes nothing, and is told in `status`."""
-        now = datetime.now(UTC)
-        problems: list[str] = []
-        try:
-            self._tls = TlsContexts(self.config.identity, self.config.connect_authority)
-            self.status.certificates_since = now
-        except TlsError as error:
-            problems.append(str(error))
-        try:
-            sources = snapshots.read(self.config)
-            if sources.revision != self._snapshot.revision:
-                fresh = snapshots.build(sources, self.config)
-                self._snapshot = fresh
-                if self.plane is not None:
-                    self.plane.snapshot = fresh
-                self.metrics.revision = self.status.revision = fresh.revision
-                self.status.since = now
-                self.status.files = sources.files
-                log.info("revision %s is in force", fresh.revision)
-        except DocumentError as error:
-            problems += map(str, error.problems)
-        self.metrics.last_reload_ok = not problems
-        if problems:
-            self.metrics.reload_failures += 1
-            self.status.refused_at = now
-            self.status.refused_problems = problems
-            log.error("reload refused, revision %s stays in force:\n%s", self._snapshot.revision, "\n".join(problems))
+        """Have every file read again, soon; what is not valid changes nothing, and is told in `status`."""
+        self._changed.set()
 
-    async def _watch(self) -> None:
-        config = self.config
-        paths = {config.members.parent, config.policies if config.policies.is_dir() else config.policies.parent}
-        if config.keys is not None:
-            paths.add(config.keys.parent)
-        if config.identity is not None:
-            identity = config.identity
-            paths |= {path.parent for path in (identity.certificate, identity.key, identity.trust_bundle)}
-        existing: set[Path] = {path for path in paths if path.is_dir()}
-        async for _ in awatch(*existing, debounce=DEBOUNCE_MS, recursive=True, stop_event=self._stop):
-            self.reload()
+    def _read(self) -> Attempt:
+        return attempt(self.config, self._snapshot.revision)
+
+    def _adopt(self, found: Attempt) -> None:
+        """Put what is good in force; what is not changes nothing, and is told."""
+        now = datetime.now(UTC)
+        status = self.status
+        if found.defect is not None:
+            self.metrics.defects += 1
+            log.error("reading the files failed", exc_info=found.defect)
+        if found.tls is not None:
+            self._tls = found.tls
+            status.certificates_since = now
+        if found.loaded is not None:
+            self._snapshot = found.loaded.snapshot
+            if self.plane is not None:
+                self.plane.snapshot = self._snapshot
+            self.metrics.revision = status.revision = self._snapshot.revision
+            status.since = now
+            status.files = found.loaded.sources.files
+            status.warnings = told(found.loaded.warnings)
+        if found.loaded is not None or not (found.problems or self.metrics.last_reload_ok):
+            status.history.append(ReloadEvent(now, status.revision))
+            log.info("revision %s is in force", status.revision)
+            _log_warnings(status)
+        if found.problems:
+            self.metrics.reload_failures += 1
+            status.last_refused = ReloadEvent(now, None, found.problems)
+            status.history.append(status.last_refused)
+            log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
+        self.metrics.last_reload_ok = not found.problems
+
+
+def _log_warnings(status: Status) -> None:
+    if status.warnings:
+        log.warning("revision %s:\n%s", status.revision, "\n".join(status.warnings))

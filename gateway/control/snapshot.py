@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from gateway.control.config import GatewaySpec, read_sources, read_text
+from gateway.control.config import GatewaySpec
+from gateway.control.files import read_settled, read_sources, read_text
 from gateway.decision import Snapshot
-from gateway.documents import DocumentError, Problem
+from gateway.documents import DocumentError, Problem, parse
 from gateway.membership.file import load_agents
 from gateway.packet.jwks import load_keys
 from gateway.packet.keys import KeySet
 from gateway.policy import PolicySet
-from gateway.policy.load import load_policies
+from gateway.policy.lint import lint
+from gateway.policy.load import LoadedPolicy, load_documents
 from gateway.routing import Agent
 
 REVISION_CHARACTERS = 12
@@ -47,18 +50,32 @@ class Sources:
         return digest.hexdigest()[:REVISION_CHARACTERS]
 
 
+class Loaded(NamedTuple):
+    """A snapshot, and what there is to tell of it."""
+
+    sources: Sources
+    snapshot: Snapshot
+    warnings: tuple[Problem, ...]
+    """What is valid, but hardly what somebody meant."""
+
+
 def read(config: GatewaySpec) -> Sources:
-    """Read the files that `config` names.
+    """Read the files that `config` names, all of one moment.
 
     Raises:
-        DocumentError: one cannot be read.
+        DocumentError: one cannot be read, or they keep changing.
 
     """
+    paths = (config.policies, config.members, *((config.keys,) if config.keys is not None else ()))
+    return read_settled(paths, lambda: _read(config))
+
+
+def _read(config: GatewaySpec) -> Sources:
     keys = (str(config.keys), read_text(config.keys)) if config.keys is not None else None
     return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys)
 
 
-def build(sources: Sources, config: GatewaySpec) -> Snapshot:
+def build(sources: Sources, config: GatewaySpec) -> Loaded:
     """Check everything, then make the snapshot.
 
     Raises:
@@ -66,10 +83,10 @@ def build(sources: Sources, config: GatewaySpec) -> Snapshot:
 
     """
     problems: list[Problem] = []
-    policies: PolicySet | None = None
+    policies: tuple[LoadedPolicy, ...] = ()
     agents: tuple[Agent, ...] = ()
     try:
-        policies = PolicySet(load_policies(sources.policies))
+        policies = load_documents(sources.policies)
     except DocumentError as error:
         problems += error.problems
     try:
@@ -87,6 +104,9 @@ def build(sources: Sources, config: GatewaySpec) -> Snapshot:
             problems.append(
                 Problem(sources.members[0], 1, 1, f"{agent.name} is reached over TLS, which needs spec.identity")
             )
-    if problems or policies is None:
+    if problems:
         raise DocumentError(problems)
-    return Snapshot(sources.revision, policies, agents, config.trusted_hops, keys)
+    compiled = PolicySet(each.policy for each in policies)
+    snapshot = Snapshot(sources.revision, compiled, agents, config.trusted_hops, keys)
+    members = parse(sources.members[1], sources.members[0])[0]
+    return Loaded(sources, snapshot, tuple(lint(policies, agents, members)))

@@ -6,11 +6,14 @@ import ssl
 import tempfile
 from collections import OrderedDict
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography import x509
 
 from gateway.control.certs_dev import Authority
 from gateway.control.config import CertificateAuthority, ClientAuth, Identity
+from gateway.control.files import read_settled
+from gateway.documents import DocumentError
 from gateway.routing import Agent, Protocol
 
 MAX_TUNNEL_CONTEXTS = 256
@@ -19,6 +22,12 @@ TUNNEL_CERTIFICATE_DAYS = 1.0
 
 class TlsError(Exception):
     """Certificate files that cannot be used; the message names them."""
+
+
+def tls_files(identity: Identity | None, authority: CertificateAuthority | None) -> tuple[Path, ...]:
+    """The certificates and keys that are configured."""
+    own = (identity.certificate, identity.key, identity.trust_bundle) if identity is not None else ()
+    return own + ((authority.certificate, authority.key) if authority is not None else ())
 
 
 class TlsContexts:
@@ -58,6 +67,20 @@ class TlsContexts:
         except (OSError, ValueError) as error:
             names = f"{identity.certificate}, {identity.key}, {identity.trust_bundle}"
             raise TlsError(f"identity ({names}): {error}") from None
+
+    @classmethod
+    def load(cls, identity: Identity | None, authority: CertificateAuthority | None) -> TlsContexts:
+        """As the constructor, from files that are all of one moment.
+
+        Raises:
+            TlsError: as the constructor, or they keep changing.
+
+        """
+        files = tls_files(identity, authority)
+        try:
+            return read_settled(files, lambda: cls(identity, authority))
+        except DocumentError as error:
+            raise TlsError(str(error)) from None
 
     def _server(self, identity: Identity, auth: ClientAuth) -> ssl.SSLContext:
         context = _server_context()

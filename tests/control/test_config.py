@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.config import ClientAuth, GatewaySpec, load_config, read_sources
+from gateway.control.config import ClientAuth, GatewaySpec, load_config
+from gateway.control.files import read_sources
 from gateway.documents import DocumentError
 
 MINIMAL = """\

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import shutil
+import signal
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+
+from gateway.control import snapshot as snapshots
+from gateway.control.config import load_config
+from gateway.control.reload import MAX_EVENTS, MAX_TOLD, Attempt, ReloadEvent, Status, attempt, follow, told
+from gateway.documents import MAX_TEXT_BYTES
 from tests.conformance.test_http1 import answer_each
-from tests.conftest import CAPABILITY, POLICY, RawAgent, StartGateway, eventually, member, write_agents, write_policy
+from tests.conftest import (
+    CAPABILITY,
+    POLICY,
+    ConfigMap,
+    RawAgent,
+    StartGateway,
+    eventually,
+    member,
+    write_agents,
+    write_policy,
+)
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 DENY = {
     **POLICY,
@@ -66,3 +91,165 @@ def test_agents_come_and_go(raw_agent, start_gateway: StartGateway) -> None:
         (gateway.folder / "agents.yaml").unlink()
         eventually(lambda: gateway.admin("/status").json()["last_refused"])
         assert client.post("/run", headers=CAPABILITY).headers["flight-agent"] == '"second"'
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "apiVersion: phoenixflight.io/v1\nkind: TrustPolicy\nmetadata: {name: half}\nspec:\n  rules: [{na",
+        "x" * (MAX_TEXT_BYTES + 1),
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [" + "*b, " * 1000 + "*b]\n",
+    ],
+    ids=["half", "giant", "aliases"],
+)
+def test_what_is_no_policy_leaves_the_last_good_set_in_force(
+    agent: RawAgent, start_gateway: StartGateway, broken: str
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+    before = gateway.revision()
+    write_policy(gateway.folder, "broken", broken)
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "broken.yaml:" in refused["problems"][0]
+    assert gateway.revision() == before
+    with gateway.client() as client:
+        assert client.post("/run", headers=CAPABILITY).status_code == 200
+
+
+def test_a_folder_of_policies_that_vanishes_is_refused_and_seen_when_it_is_back(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+    before = gateway.revision()
+    policies = gateway.folder / "policies"
+    shutil.rmtree(policies)
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "policies:1:1: No such file" in refused["problems"][0]
+    assert gateway.revision() == before
+    policies.mkdir()
+    write_policy(gateway.folder, "stop", DENY)
+    eventually(lambda: gateway.revision() != before)
+    in_force = gateway.revision()
+    write_policy(gateway.folder, "test", POLICY)
+    eventually(lambda: gateway.revision() != in_force)
+
+
+def test_a_mounted_config_map_is_followed(agent: RawAgent, start_gateway: StartGateway, tmp_path: Path) -> None:
+    policies = ConfigMap(tmp_path / "policies", {"test.yaml": yaml.safe_dump(POLICY)})
+    gateway = start_gateway([member(agent.port)], policies=str(policies.folder))
+    before = gateway.revision()
+    policies.swap({"stop.yaml": yaml.safe_dump(DENY)})
+    eventually(lambda: gateway.revision() != before)
+    with gateway.client() as client:
+        assert client.post("/run", headers=CAPABILITY).json()["policy"] == "stop"
+    policies.swap({"test.yaml": yaml.safe_dump(POLICY)})
+    eventually(lambda: gateway.revision() == before)
+
+
+def test_mounted_keys_are_followed(agent: RawAgent, start_gateway: StartGateway, tmp_path: Path) -> None:
+    keys = ConfigMap(tmp_path / "keys", {"keys.json": '{"keys": []}'})
+    gateway = start_gateway([member(agent.port)], keys=str(keys.folder / "keys.json"))
+    before = gateway.revision()
+    keys.swap({"keys.json": '{"keys": [{}]}'})
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "keys.json:1:" in refused["problems"][0]
+    secret = '{"kty": "oct", "kid": "k", "sub": "spiffe://mesh.local/a", "k": "%s"}' % ("A" * 43)
+    keys.swap({"keys.json": f'{{"keys": [{secret}]}}'})
+    eventually(lambda: gateway.revision() != before)
+    assert gateway.admin("/status").json()["in_step_with_files"]
+
+
+def test_sighup_has_everything_read_again(agent: RawAgent, start_gateway: StartGateway, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.yaml"
+    gateway = start_gateway([member(agent.port)])
+    before = gateway.revision()
+    elsewhere.write_text(yaml.safe_dump(POLICY).replace("name: test", "name: linked"))
+    (gateway.folder / "policies" / "linked.yaml").symlink_to(elsewhere)
+    eventually(lambda: gateway.revision() != before)
+    in_force = gateway.revision()
+    elsewhere.write_text(yaml.safe_dump(POLICY).replace("name: test", "name: again"))  # behind a link: nobody sees it
+    gateway.process.send_signal(signal.SIGHUP)
+    eventually(lambda: gateway.revision() != in_force)
+
+
+def test_status_keeps_a_history_and_tells_warnings_and_readiness_stays(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+
+    def status() -> dict[str, Any]:
+        assert gateway.admin("/readyz").status_code == 200
+        return dict(gateway.admin("/status").json())
+
+    first = status()
+    assert first["warnings"] == []
+    typo = yaml.safe_dump(POLICY).replace("name: test", "name: typo").replace("'*'", "code.exekute")
+    write_policy(gateway.folder, "typo", typo)
+    warned = eventually(lambda: (told := status())["warnings"] and told)
+    assert "typo.yaml:" in warned["warnings"][0]
+    assert "code.exekute" in warned["warnings"][0]
+    assert "code.exekute" in gateway.log()
+    write_policy(gateway.folder, "typo", "kind: [")
+    eventually(lambda: status()["last_refused"])
+    write_policy(gateway.folder, "typo", typo)
+    told = eventually(lambda: (told := status())["in_step_with_files"] and told)
+    came_to = [event.get("revision") or "refused" for event in told["history"]]
+    assert came_to == [first["revision"], warned["revision"], "refused", warned["revision"]]
+
+
+def test_what_is_told_is_bounded() -> None:
+    status = Status("r", NOW, [], (), NOW)
+    for number in range(MAX_EVENTS + 1):
+        status.history.append(ReloadEvent(NOW, str(number)))
+    assert [event.revision for event in status.history] == [str(number) for number in range(1, MAX_EVENTS + 1)]
+    assert told(list(range(MAX_TOLD + 2)))[-2:] == (str(MAX_TOLD - 1), "and 2 more")
+
+
+def test_changes_during_a_reading_make_one_more_and_readings_never_overlap() -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        begun, adopted = asyncio.Semaphore(0), asyncio.Semaphore(0)
+        may_end = threading.Semaphore(0)
+
+        def read() -> Attempt:
+            loop.call_soon_threadsafe(begun.release)
+            may_end.acquire()
+            return Attempt(None, None, ())
+
+        task = asyncio.create_task(follow(changed, read, lambda _: adopted.release()))
+        changed.set()
+        await begun.acquire()
+        for _ in range(3):
+            changed.set()
+            await asyncio.sleep(0)
+        assert begun.locked()  # none beside the first
+        may_end.release()
+        await adopted.acquire()
+        await begun.acquire()
+        may_end.release()
+        await adopted.acquire()
+        assert not changed.is_set()
+        assert begun.locked()  # and no third
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(scene(), 10))
+
+
+def test_a_failure_of_the_gateway_itself_is_told_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "apiVersion: phoenixflight.io/v1\nkind: Gateway\nmetadata: {name: g}\n"
+        "spec: {listeners: [{name: a, address: '127.0.0.1:0', tls: false}], policies: p.yaml, members: a.yaml}\n"
+    )
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(POLICY))
+    write_agents(tmp_path, [])
+    config = load_config(tmp_path / "gateway.yaml")
+    (tmp_path / "a.yaml").symlink_to("agents.yaml")
+    found = attempt(config, "none")
+    assert found.loaded is not None
+    assert attempt(config, found.loaded.snapshot.revision).loaded is None
+    monkeypatch.setattr(snapshots, "build", lambda *_: 1 / 0)
+    failed = attempt(config, "none")
+    assert isinstance(failed.defect, ZeroDivisionError)
+    assert "ZeroDivisionError" in failed.problems[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.config import read_sources
+from gateway.control.files import read_sources
 from gateway.documents import DocumentError
 from gateway.policy.load import load_policies
 from gateway.policy.model import Effect, Mode, Per
