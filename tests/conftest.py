@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,8 @@ import pytest
 import yaml
 
 from gateway.control.certs_dev import issue_dev_certificates
+from tests.redis_server import RedisServer
+from tests.waiting import eventually, free_port
 
 TRUST_DOMAIN = "mesh.local"
 SVIDS = {
@@ -43,24 +44,6 @@ POLICY = {
         ],
     },
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
-    """The first true value of `condition`, asked again until `timeout_s` has passed."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value or time.monotonic() > deadline:
-            assert value, "it did not come true in time"
-            return value
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +179,9 @@ class ConfigMap:
 StartGateway = Callable[..., RunningGateway]
 
 
-def launch(folder: Path, certs: Path, agents: list[dict[str, Any]], **spec: Any) -> RunningGateway:
+def launch(
+    folder: Path, certs: Path, agents: list[dict[str, Any]], *, policy: dict[str, Any] = POLICY, **spec: Any
+) -> RunningGateway:
     """Start ``phoenixflight run`` over `agents`; `spec` adds to the Gateway document."""
     ports = [free_port() for _ in range(3)]
     document = {
@@ -233,7 +218,7 @@ def launch(folder: Path, certs: Path, agents: list[dict[str, Any]], **spec: Any)
     (folder / "access.log").touch()
     (folder / "gateway.yaml").write_text(yaml.safe_dump(document))
     write_agents(folder, agents)
-    write_policy(folder, "test", POLICY)
+    write_policy(folder, "test", policy)
     with (folder / "stderr.log").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
@@ -331,6 +316,16 @@ def raw_agent() -> Iterator[Callable[[Callable[[RawAgent, socket.socket], None]]
     yield make
     for agent in made:
         agent.close()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
 
 
 CAPABILITY = {"flight-capability": "code.execute"}

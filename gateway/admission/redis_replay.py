@@ -45,8 +45,10 @@ class RedisReplay:
 
         """
         # A question is not asked again: the first may have arrived, and would make the second one a replay.
+        # RESP2, because with RESP3 the client expects notifications between answers, and so does not look whether a
+        # connection out of the pool was closed meanwhile: each would fail once after a restart of Redis.
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=max_connections, timeout=None, retry=Retry(NoBackoff(), 0)
+            url, max_connections=max_connections, timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
         )
         self._redis = Redis.from_pool(pool)
         self._timeout_s = timeout_s

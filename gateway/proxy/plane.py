@@ -120,7 +120,7 @@ class DataPlane:
                 pool.agent = agent  # the same in all but identity, which is what is looked at first
         self._to_judge = deque(self._exchanges())
         if self._to_judge and self._judging_since is None:
-            self._judging_since = self.loop.time()
+            self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
 
     def _exchanges(self) -> Iterator[Exchange]:
@@ -130,7 +130,8 @@ class DataPlane:
 
     def _judge_some(self) -> None:
         """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
-        now, until = self.clock(), self.loop.time() + JUDGING_SLICE_S
+        # Not the loop's time: that of uvloop stands still within a turn.
+        now, until = self.clock(), perf_counter() + JUDGING_SLICE_S
         while self._to_judge:
             exchange = self._to_judge.popleft()
             try:
@@ -140,11 +141,11 @@ class DataPlane:
                 self.telemetry.defect()
                 log.exception("an open exchange could not be judged")
                 exchange.revoke(Refusal(Reason.INTERNAL, "the gateway failed to decide; see its log"))
-            if self.loop.time() > until:
+            if perf_counter() > until:
                 self.loop.call_soon(self._judge_some)
                 return
         assert self._judging_since is not None
-        self.telemetry.judged_again(self.loop.time() - self._judging_since)
+        self.telemetry.judged_again(perf_counter() - self._judging_since)
         self._judging_since = None
 
     def _retire(self, pool: Pool) -> None:

@@ -3,65 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import signal
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from gateway.admission import Admission, ReplayGuard
 from gateway.admission.redis_replay import RedisReplay
-from tests.conftest import eventually, free_port
+from tests.redis_server import RedisServer
+from tests.waiting import free_port
 
 FRESH, SEEN, UNAVAILABLE = Admission.FRESH, Admission.SEEN, Admission.UNAVAILABLE
-
-pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-
-
-class RedisServer:
-    """A redis-server on a port of its own, that can be stopped, started and frozen."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        options = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(self._folder)}
-        command = ["redis-server", *(word for name, value in options.items() for word in (f"--{name}", value))]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        eventually(self._answers)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        self.thaw()
-        self.process.terminate()
-        self.process.wait(10)
-
-    def freeze(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
 
 
 async def test_two_replicas_admit_a_key_once_between_them(redis: RedisServer) -> None:
@@ -106,6 +55,15 @@ async def test_a_redis_that_comes_back_is_used_again(redis: RedisServer) -> None
         redis.start()
         assert await replay.admit(b"after", 0, 60) is FRESH
         assert replay.trouble == ""
+
+
+async def test_a_restart_of_redis_that_nobody_noticed_costs_no_answer(redis: RedisServer) -> None:
+    async with RedisReplay(redis.url, timeout_s=2) as replay:
+        await asyncio.gather(*(replay.admit(b"before %d" % number, 0, 60) for number in range(5)))
+        await asyncio.to_thread(redis.stop)
+        await asyncio.to_thread(redis.start)
+        for number in range(5):
+            assert await replay.admit(b"after %d" % number, 0, 60) is FRESH
 
 
 async def test_a_redis_that_hangs_costs_the_timeout_and_no_answer_is_taken_for_another(redis: RedisServer) -> None:

@@ -265,7 +265,12 @@ class _Http2:
             self._connection.increment_flow_control_window(self._connection_debt)
             self._connection_debt = 0
         if stream in self._open:
-            self._events.append(DataReceived(stream, event.data, size))
+            if event.data:
+                self._events.append(DataReceived(stream, event.data, size))
+            else:
+                # An empty frame (to end the stream, or padding alone) is no piece of a body: as a chunk of HTTP/1.1 it
+                # would end the message.
+                self.consumed(stream, size)
         elif size and stream in self._discarding:
             self._discard(stream, size)
 
