@@ -12,7 +12,7 @@ from gateway.admin.app import AdminServer
 from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec, ListenerSpec, RedisSpec
-from gateway.control.reload import Attempt, ReloadEvent, Status, attempt, told, watch
+from gateway.control.reload import Attempt, ReloadEvent, Status, attempt, follow, told, watch
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError, Problem
@@ -118,7 +118,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                reloader = tasks.create_task(self._reload())
+                reloader = tasks.create_task(follow(self._changed, self._read, self._adopt))
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
@@ -163,24 +163,19 @@ class Gateway:
         return states
 
     def reload(self) -> None:
-        """Have every file read again: one reading at a time, and one more for all that is asked meanwhile."""
+        """Have every file read again, soon; what is not valid changes nothing, and is told in `status`."""
         self._changed.set()
 
-    async def _reload(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            try:
-                found = await asyncio.to_thread(attempt, self.config, self._snapshot.revision)
-            except Exception as error:
-                log.exception("reading the files failed")
-                self.metrics.defects += 1
-                found = Attempt(None, None, (f"the gateway failed to read them: {error!r}",))
-            self._adopt(found, datetime.now(UTC))
+    def _read(self) -> Attempt:
+        return attempt(self.config, self._snapshot.revision)
 
-    def _adopt(self, found: Attempt, now: datetime) -> None:
+    def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
+        now = datetime.now(UTC)
         status = self.status
+        if found.defect is not None:
+            self.metrics.defects += 1
+            log.error("reading the files failed", exc_info=found.defect)
         if found.tls is not None:
             self._tls = found.tls
             status.certificates_since = now

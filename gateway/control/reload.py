@@ -70,24 +70,33 @@ class Attempt:
     loaded: Loaded | None
     """``None`` when it is the set in force, or one that could not be used."""
     problems: tuple[str, ...]
+    defect: Exception | None = None
+    """What went wrong in the gateway itself."""
 
 
 def attempt(config: GatewaySpec, revision: str) -> Attempt:
     """Read and check every file, to be put in force where it differs from `revision`.  For a thread."""
+    try:
+        with _beside_the_loop():
+            return _attempt(config, revision)
+    except Exception as defect:
+        return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
+
+
+def _attempt(config: GatewaySpec, revision: str) -> Attempt:
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
     problems: list[object] = []
-    with _beside_the_loop():
-        try:
-            tls = TlsContexts.load(config.identity, config.connect_authority)
-        except TlsError as error:
-            problems.append(error)
-        try:
-            sources = snapshots.read(config)
-            if sources.revision != revision:
-                loaded = snapshots.build(sources, config)
-        except DocumentError as error:
-            problems += error.problems
+    try:
+        tls = TlsContexts.load(config.identity, config.connect_authority)
+    except TlsError as error:
+        problems.append(error)
+    try:
+        sources = snapshots.read(config)
+        if sources.revision != revision:
+            loaded = snapshots.build(sources, config)
+    except DocumentError as error:
+        problems += error.problems
     return Attempt(tls, loaded, told(problems))
 
 
@@ -111,6 +120,17 @@ def _beside_the_loop() -> Iterator[None]:
     finally:
         gc.enable()
         sys.setswitchinterval(interval)
+
+
+async def follow(changed: asyncio.Event, read: Callable[[], Attempt], adopt: Callable[[Attempt], None]) -> None:
+    """Each time that `changed` is set, `read` in a thread and `adopt` here what it gives.
+
+    One reading at a time; whatever is set meanwhile, and however often, makes one more.
+    """
+    while True:
+        await changed.wait()
+        changed.clear()
+        adopt(await asyncio.to_thread(read))
 
 
 async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event) -> None:
