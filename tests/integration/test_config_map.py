@@ -168,5 +168,5 @@ def test_requests_go_on_while_two_thousand_rules_are_read(gateway: RunningGatewa
             policies.swap(good(number) | many)
             eventually(lambda before=before: gateway.revision() != before)
     assert not traffic.failures
-    # Reading them takes half a second.  A request waits for a turn of the thread, a few times over: some 20 ms.
-    assert traffic.slowest_s < 0.2
+    # Reading them takes half a second.  The gateway keeps a request waiting for some 10 ms; this process adds its own.
+    assert traffic.slowest_s < 0.15

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from gateway.control.certs_dev import issue_dev_certificates
 from tests.conformance.test_http1 import answer_each
-from tests.conftest import CAPABILITY, client_context, eventually, launch, member
+from tests.conftest import CAPABILITY, ConfigMap, StartGateway, client_context, eventually, launch, member
 
 SECONDS = float(os.environ.get("ROTATION_SECONDS", "5"))
 RATE = 200
@@ -81,3 +81,29 @@ def test_certificates_replaced_under_traffic_fail_no_request(raw_agent, certs: P
     assert set(seen) == {200}
     assert seen[200] >= SECONDS * RATE * 0.95
     assert len(serials) > 2
+
+
+def test_a_mounted_secret_is_followed_and_a_key_that_does_not_fit_is_refused(
+    raw_agent, start_gateway: StartGateway, certs: Path, tmp_path: Path
+) -> None:
+    def secret(folder: Path, key_of: str = "gateway") -> dict[str, str]:
+        files = {"tls.crt": "gateway.pem", "tls.key": f"{key_of}-key.pem", "ca.crt": "ca.pem"}
+        return {name: (folder / file).read_text() for name, file in files.items()}
+
+    fresh = tmp_path / "fresh"
+    shutil.copytree(certs, fresh)
+    issue_dev_certificates(fresh, trust_domain="mesh.local", svids={}, now=datetime.now(UTC))
+    mount = ConfigMap(tmp_path / "tls", secret(certs))
+    identity = {"certificate": "tls.crt", "key": "tls.key", "trustBundle": "ca.crt"}
+    gateway = start_gateway(
+        [member(raw_agent(answer_each).port)],
+        identity={name: str(mount.folder / file) for name, file in identity.items()},
+    )
+    before = serial(gateway.tls_port, certs)
+    mount.swap(secret(fresh, key_of="planner"))
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "tls.key" in refused["problems"][0]
+    assert serial(gateway.tls_port, certs) == before
+    mount.swap(secret(fresh))
+    eventually(lambda: serial(gateway.tls_port, certs) != before)
+    assert gateway.admin("/status").json()["in_step_with_files"]
