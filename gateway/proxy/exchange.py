@@ -38,6 +38,11 @@ _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reaso
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
 
 
+def _says_empty(head: RequestHead) -> bool:
+    length = field_value(head.fields, b"content-length")
+    return length is not None and not length.strip(b"0")
+
+
 class Exchange:
     """A request, its decision, and its relay."""
 
@@ -156,6 +161,9 @@ class Exchange:
             self._envelope = bytearray()
         if ended:
             self._body_ended()
+        elif self._digest is not None and _says_empty(head):
+            # To an agent over HTTP/1.1 this head is a whole message: there is no last piece to hold back.
+            self._check_digest(self._digest)
         if not (structured or self.finished):
             self._enter()
 
@@ -203,9 +211,10 @@ class Exchange:
 
     def _body_ended(self) -> None:
         digest, self._digest = self._digest, None
-        if digest is not None and not digest.matches():
-            self._break_off(Refusal(Reason.MALFORMED_PACKET, "content-digest: the body is not the one it was made of"))
-            return
+        if digest is not None:
+            self._check_digest(digest)
+            if self.finished:
+                return
         envelope = self._envelope
         if envelope is not None:
             principal = self.downstream.principal
@@ -216,6 +225,10 @@ class Exchange:
         if tail is not None:
             self._send_on(*tail)
         self._end_request()
+
+    def _check_digest(self, digest: DigestCheck) -> None:
+        if not digest.matches():
+            self._break_off(Refusal(Reason.MALFORMED_PACKET, "content-digest: the body is not the one it was made of"))
 
     def _end_request(self) -> None:
         assert self._request_ended is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -135,6 +136,21 @@ def test_no_pseudo_header_can_become_a_second_request(
     stream = peer.request([*headers, ("flight-capability", "code.execute")])
     peer.event(h2.events.StreamReset, stream)
     assert agent.received == []
+
+
+def test_no_length_can_end_a_message_elsewhere_than_its_stream(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(agent.port)])
+    for lengths in (["3", "0"], ["3", "3"], ["+3"], ["0_3"], [""], ["3, 3"], ["0x3"]):
+        peer = connect(gateway)
+        # A stream error or a connection error, as the gateway likes (RFC 9113 section 8.1.1).
+        with contextlib.suppress(EOFError, ConnectionError):
+            stream = peer.request([*HEADERS, *(("content-length", length) for length in lengths)], ended=False)
+            peer.h2.send_data(stream, b"job", end_stream=True)
+            peer.flush()
+            event = peer.until(lambda event: isinstance(event, (h2.events.ResponseReceived, h2.events.StreamReset)))
+            assert isinstance(event, h2.events.StreamReset), lengths
+        peer.socket.close()
+    assert not any(data.endswith(b"job") for data in agent.received)
 
 
 def test_a_reset_stream_cancels_its_upstream_request(raw_agent, start_gateway: StartGateway) -> None:

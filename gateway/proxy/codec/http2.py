@@ -84,6 +84,7 @@ class _Malformed(ValueError):
 
 def _check_fields(fields: Fields) -> None:
     """RFC 9113 section 8.2: names and values that may not pass."""
+    length = False
     for name, value in fields:
         if name not in _GOOD_NAMES:
             if _NAME.fullmatch(name) is None or name in _CONNECTION_SPECIFIC:
@@ -92,6 +93,11 @@ def _check_fields(fields: Fields) -> None:
                 _GOOD_NAMES.add(name)
         if name == b"te" and value.lower() != b"trailers":
             raise _Malformed
+        if name == b"content-length":
+            # One, of digits (RFC 9110 section 8.6): the library counts by the first, HTTP/1.1 might by another.
+            if length or not value.isdigit():
+                raise _Malformed
+            length = True
         if value and (value[0] in b" \t" or value[-1] in b" \t"):
             raise _Malformed
     if _BAD_VALUE.search(b"\x01".join([value for _, value in fields])):
