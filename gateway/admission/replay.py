@@ -38,6 +38,9 @@ class ReplayGuard(Protocol):
         """Why the last question had no answer; empty when it had one."""
         ...
 
+    async def close(self) -> None:
+        """Ask no more."""
+
 
 def digest(key: bytes) -> bytes:
     """What stands for `key` in a store: whoever chooses keys cannot make two that are taken for one."""
@@ -95,6 +98,9 @@ class ReplayMemory:
     async def admit(self, key: bytes, now: float, until: float) -> Admission:
         """`admit_now`, as a `ReplayGuard`."""
         return self.admit_now(key, now, until)
+
+    async def close(self) -> None:
+        """Nothing is to be closed."""
 
     def _forget(self, now: float) -> None:
         """Drop a few keys whose time is over: more than a call adds, yet never so many that it takes long."""

@@ -132,6 +132,13 @@ class RedisSpec(Spec):
     url: Annotated[str, AfterValidator(_redis_url)]
 
 
+class ReloadSpec(Spec):
+    """When a set that is valid is held back all the same."""
+
+    max_flips: int | None = Field(default=None, ge=0)
+    """How many of the latest packets may come out otherwise, allowed or refused; beyond it, it takes a SIGHUP."""
+
+
 class GatewaySpec(Spec):
     """Everything that the gateway is told."""
 
@@ -151,6 +158,7 @@ class GatewaySpec(Spec):
     connect_authority: CertificateAuthority | None = None
     """The CA that signs for ``*.flight.internal`` inside CONNECT tunnels; without one there are no tunnels."""
     telemetry: TelemetrySpec = TelemetrySpec()
+    reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
 
     @field_validator("listeners")

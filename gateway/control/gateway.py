@@ -13,7 +13,7 @@ from gateway.admin.app import AdminServer
 from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec, ListenerSpec, RedisSpec
-from gateway.control.reload import Attempt, ReloadEvent, Status, attempt, follow, told, watch
+from gateway.control.reload import Attempt, FlipGuard, ReloadEvent, Status, attempt, follow, told, watch
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError, Problem
@@ -71,6 +71,7 @@ class Gateway:
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
+        self._insisted = False
 
     @property
     def snapshot(self) -> Snapshot:
@@ -116,7 +117,7 @@ class Gateway:
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._insist)
         await plane.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -132,6 +133,7 @@ class Gateway:
                 self.ready = False
                 log.info("draining")
                 clean = await plane.stop(limits.drain_timeout_s)
+                await self.replay.close()
                 reloader.cancel()
                 stop_admin.set()
         finally:
@@ -171,8 +173,16 @@ class Gateway:
         """Have every file read again, soon; what is not valid changes nothing, and is told in `status`."""
         self._changed.set()
 
+    def _insist(self) -> None:
+        """Reload, whatever it changes for the packets that came lately."""
+        self._insisted = True
+        self.reload()
+
     def _read(self) -> Attempt:
-        return attempt(self.config, self._snapshot.revision)
+        max_flips = self.config.reload.max_flips
+        insisted, self._insisted = self._insisted, False
+        guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
+        return attempt(self.config, self._snapshot, guard)
 
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""

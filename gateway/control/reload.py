@@ -23,7 +23,9 @@ from gateway.control.config import GatewaySpec
 from gateway.control.files import CONFIG_MAP_LINK
 from gateway.control.snapshot import Loaded
 from gateway.control.tls import TlsContexts, TlsError, tls_files
+from gateway.decision import Snapshot
 from gateway.documents import DocumentError
+from gateway.recording import Decided, Flip, flip, record, redecide
 
 DEBOUNCE_MS = 200
 """The longest that changes are gathered before they are read; 50 ms of silence end it, too."""
@@ -74,16 +76,47 @@ class Attempt:
     """What went wrong in the gateway itself."""
 
 
-def attempt(config: GatewaySpec, revision: str) -> Attempt:
-    """Read and check every file, to be put in force where it differs from `revision`.  For a thread."""
+@dataclass(frozen=True, slots=True)
+class FlipGuard:
+    """Holds back a set under which too many of the latest packets would come out otherwise."""
+
+    max_flips: int
+    latest: Sequence[Decided]
+
+    def objection(self, in_force: Snapshot, candidate: Snapshot) -> str:
+        """Why `candidate` is not to be put in force; empty when it may be.
+
+        Only allowed and refused count: that a packet would go to another agent is what a change of members is for.
+        """
+        count = total = 0
+        first = ""
+        for decided in self.latest:
+            recorded = record(decided)
+            if not recorded.judged:
+                continue
+            total += 1
+            change = flip(redecide(recorded, in_force), redecide(recorded, candidate))
+            if change in (Flip.NOW_REFUSED, Flip.NOW_ALLOWED):
+                count += 1
+                first = first or f"{recorded.flight_id} of {recorded.caller}, {recorded.capability}: {change.value}"
+        if count <= self.max_flips:
+            return ""
+        return (
+            f"{count} of the latest {total} packets would come out otherwise, and reload.maxFlips is {self.max_flips}; "
+            f"the first is {first}. SIGHUP puts the set in force all the same"
+        )
+
+
+def attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None = None) -> Attempt:
+    """Read and check every file, to be put in force where it differs from `in_force`.  For a thread."""
     try:
         with _beside_the_loop():
-            return _attempt(config, revision)
+            return _attempt(config, in_force, guard)
     except Exception as defect:
         return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
 
 
-def _attempt(config: GatewaySpec, revision: str) -> Attempt:
+def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None) -> Attempt:
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
     problems: list[object] = []
@@ -93,8 +126,12 @@ def _attempt(config: GatewaySpec, revision: str) -> Attempt:
         problems.append(error)
     try:
         sources = snapshots.read(config)
-        if sources.revision != revision:
+        if sources.revision != in_force.revision:
             loaded = snapshots.build(sources, config)
+            objection = guard.objection(in_force, loaded.snapshot) if guard is not None else ""
+            if objection:
+                problems.append(objection)
+                loaded = None
     except DocumentError as error:
         problems += error.problems
     return Attempt(tls, loaded, told(problems))

@@ -15,8 +15,8 @@ from gateway.decision import Forward, Refuse, Snapshot, decide, judge
 from gateway.handoff import Outcome
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
-from gateway.packet.digest import DigestCheck, digest_check
-from gateway.packet.envelope import MAX_BYTES
+from gateway.packet.digest import digest_check
+from gateway.proxy.body import GuardedBody
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal, answer
 from gateway.routing import Agent
@@ -48,17 +48,15 @@ class Exchange:
 
     __slots__ = (
         "_alternatives",
+        "_body",
         "_body_sent",
         "_deadline",
-        "_digest",
-        "_envelope",
         "_held",
         "_owed_down",
         "_owed_up",
         "_pool",
         "_request_ended",
         "_request_sent",
-        "_tail",
         "_up",
         "_up_stream",
         "agent",
@@ -105,11 +103,8 @@ class Exchange:
         self._alternatives: Iterator[Agent] | None = None
         self._held: list[tuple[bytes, int]] = []
         """Body that came before an agent's connection was ready."""
-        self._digest: DigestCheck | None = None
-        self._tail: tuple[bytes, int] | None = None
-        """The last piece of a body with a digest: no agent gets it before the digest is known to match."""
-        self._envelope: bytearray | None = None
-        """A body in structured mode, until it is whole."""
+        self._body: GuardedBody | None = None
+        """Until it is whole, a body that no agent may have as it comes."""
         self._request_ended: tuple[Fields | None] | None = None
         """The caller has ended its message, with these trailers."""
         self._request_sent = False
@@ -154,39 +149,28 @@ class Exchange:
             seconds = min(timeout_ms / 1000, plane.max_timeout_s)
             self._deadline = plane.loop.call_later(seconds, self._on_deadline)
         self.decided = perf_counter()
-        if verdict.content_digest and not self.tunnel:
-            self._digest = digest_check(verdict.content_digest)
-        structured = verdict.structured and not self.tunnel
-        if structured:
-            self._envelope = bytearray()
-        if ended:
-            self._body_ended()
-        elif self._digest is not None and _says_empty(head):
-            # To an agent over HTTP/1.1 this head is a whole message: there is no last piece to hold back.
-            self._check_digest(self._digest)
-        if not (structured or self.finished):
+        if (verdict.content_digest or verdict.structured) and not self.tunnel:
+            digest = digest_check(verdict.content_digest) if verdict.content_digest else None
+            self._body = GuardedBody(digest, structured=verdict.structured)
+            # To an agent over HTTP/1.1 a head that says so is a whole message: there is no last piece to hold back.
+            if ended or _says_empty(head):
+                self._body_ended()
+        if not (self.finished or (verdict.structured and not self.tunnel)):
             self._enter()
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
         self.bytes_in += len(data)
-        if self._digest is not None:
-            self._digest.update(data)
-        if self._envelope is not None:
-            self._gather(self._envelope, data, size)
-        elif self._digest is not None:
-            tail, self._tail = self._tail, (data, size)
-            if tail is not None:
-                self._send_on(*tail)
-        else:
+        body = self._body
+        if body is None:
             self._send_on(data, size)
-
-    def _gather(self, envelope: bytearray, data: bytes, size: int) -> None:
-        envelope += data
-        if len(envelope) > MAX_BYTES:
-            detail = f"an envelope has at most {MAX_BYTES} bytes; send larger payloads in binary mode"
-            self._refuse(Refusal(Reason.BODY_TOO_LARGE, detail))
-        else:
+            return
+        taken = body.take(data, size)
+        if isinstance(taken, Refusal):
+            self._refuse(taken)
+        elif taken is not None:
+            self._send_on(*taken)
+        elif body.envelope is not None:
             self.downstream.consumed(self.stream, size)
 
     def _send_on(self, data: bytes, size: int) -> None:
@@ -210,32 +194,23 @@ class Exchange:
         self._body_ended()
 
     def _body_ended(self) -> None:
-        digest, self._digest = self._digest, None
-        if digest is not None:
-            self._check_digest(digest)
-            if self.finished:
+        body, self._body = self._body, None
+        if body is not None:
+            last = body.end()
+            if isinstance(last, Refusal):
+                self._break_off(last)
                 return
-        envelope = self._envelope
-        if envelope is not None:
-            principal = self.downstream.principal
-            assert principal is not None
-            self.plane.gate.compare(self.head, bytes(envelope), principal, self._compared)
-            return
-        tail, self._tail = self._tail, None
-        if tail is not None:
-            self._send_on(*tail)
+            if body.envelope is not None:
+                self._compare(bytes(body.envelope))
+                return
+            if last is not None:
+                self._send_on(*last)
         self._end_request()
 
-    def _check_digest(self, digest: DigestCheck) -> None:
-        if not digest.matches():
-            self._break_off(Refusal(Reason.MALFORMED_PACKET, "content-digest: the body is not the one it was made of"))
-
     def _end_request(self) -> None:
-        assert self._request_ended is not None
-        (trailers,) = self._request_ended
-        if self._up is not None and not self._held:
+        if self._request_ended is not None and self._up is not None and not self._held:
             self._request_sent = True
-            self._up.end(self._up_stream, trailers)
+            self._up.end(self._up_stream, self._request_ended[0])
 
     def on_caller_gone(self) -> None:
         """The caller broke off: so does everything done for it."""
@@ -276,17 +251,21 @@ class Exchange:
 
     # -- on the way to the agent ------------------------------------------------------------------------
 
-    def _compared(self, refusal: Refusal | None) -> None:
-        """The gate has held the envelope against the head."""
-        envelope, self._envelope = self._envelope, None
-        if self.finished:
-            return
-        if refusal is not None:
-            self._refuse(refusal)
-        else:
-            if envelope:
-                self._held = [(bytes(envelope), 0)]
+    def _compare(self, envelope: bytes) -> None:
+        """Have the gate hold the envelope against the head."""
+        principal = self.downstream.principal
+        assert principal is not None
+
+        def compared(refusal: Refusal | None) -> None:
+            if self.finished:
+                return
+            if refusal is not None:
+                self._refuse(refusal)
+                return
+            self._held = [(envelope, 0)]
             self._enter()
+
+        self.plane.gate.compare(self.head, envelope, principal, compared)
 
     def _enter(self) -> None:
         forward, principal = self.forward, self.downstream.principal
@@ -477,7 +456,7 @@ class Exchange:
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
         self._held = []
-        self._tail = self._envelope = self._digest = None
+        self._body = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

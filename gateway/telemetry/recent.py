@@ -17,6 +17,10 @@ class Recent:
         self._decisions: deque[Decided] = deque(maxlen=MAX_RECENT)
         self.add = self._decisions.append
 
+    def latest(self) -> tuple[Decided, ...]:
+        """All of them, the oldest first; may be called in any thread, since copying is one step of the interpreter."""
+        return tuple(self._decisions)
+
     def find(self, flight_id: str) -> Recorded | None:
         """The latest decision on the packet with this id."""
         for decided in reversed(self._decisions):

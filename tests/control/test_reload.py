@@ -16,6 +16,7 @@ import yaml
 from gateway.control import snapshot as snapshots
 from gateway.control.config import load_config
 from gateway.control.reload import MAX_EVENTS, MAX_TOLD, Attempt, ReloadEvent, Status, attempt, follow, told
+from gateway.decision import EMPTY
 from gateway.documents import MAX_TEXT_BYTES
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import (
@@ -246,10 +247,10 @@ def test_a_failure_of_the_gateway_itself_is_told_and_ends_nothing(
     write_agents(tmp_path, [])
     config = load_config(tmp_path / "gateway.yaml")
     (tmp_path / "a.yaml").symlink_to("agents.yaml")
-    found = attempt(config, "none")
+    found = attempt(config, EMPTY)
     assert found.loaded is not None
-    assert attempt(config, found.loaded.snapshot.revision).loaded is None
+    assert attempt(config, found.loaded.snapshot).loaded is None
     monkeypatch.setattr(snapshots, "build", lambda *_: 1 / 0)
-    failed = attempt(config, "none")
+    failed = attempt(config, EMPTY)
     assert isinstance(failed.defect, ZeroDivisionError)
     assert "ZeroDivisionError" in failed.problems[0]
