@@ -14,7 +14,7 @@ from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket, MalformedPacketError, parse, sift
 from gateway.packet import fields as names
 from gateway.packet.components import combine
-from gateway.packet.digest import DigestCheck, digest_check
+from gateway.packet.digest import MISMATCH, DigestCheck, digest_check
 from gateway.packet.keys import KeySet
 from gateway.packet.signature import Signature, SignatureError, verify
 from gateway.refusal import Reason, Refusal, answer
@@ -26,7 +26,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
-_TAMPERED = "content-digest: the body is not the one that its sender made the digest of"
 
 
 class DigestMismatchError(Exception):
@@ -132,8 +131,8 @@ class FlightMiddleware:
             # For the application its caller has gone, in the middle of the body: however it ends is right.
         if body.tampered:
             if body.answering:
-                raise DigestMismatchError(_TAMPERED)
-            await _refuse(Refusal(Reason.MALFORMED_PACKET, _TAMPERED), scope, values, send)
+                raise DigestMismatchError(MISMATCH)
+            await _refuse(Refusal(Reason.MALFORMED_PACKET, MISMATCH), scope, values, send)
 
 
 class _CheckedBody:

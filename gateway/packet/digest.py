@@ -12,6 +12,9 @@ import http_sf
 
 from gateway.packet.packet import MalformedPacketError
 
+MISMATCH = "content-digest: the body is not the one it was made of"
+"""How the sender of such a body is told."""
+
 # Strongest first (RFC 9530 section 5), with the name that hashlib knows and the size in bytes. The registry's other
 # algorithms are insecure.
 _ALGORITHMS = {"sha-512": ("sha512", 64), "sha-256": ("sha256", 32)}

@@ -6,14 +6,14 @@ An envelope goes on only once it is whole, and the gate has held it against the 
 
 from __future__ import annotations
 
-from gateway.packet.digest import DigestCheck
+from gateway.packet.digest import MISMATCH, DigestCheck
 from gateway.packet.envelope import MAX_BYTES
 from gateway.refusal import Reason, Refusal
 
 Piece = tuple[bytes, int]
 """A piece of body, and what it counts for in flow control."""
 
-_TAMPERED = Refusal(Reason.MALFORMED_PACKET, "content-digest: the body is not the one it was made of")
+_TAMPERED = Refusal(Reason.MALFORMED_PACKET, MISMATCH)
 _TOO_LARGE = Refusal(
     Reason.BODY_TOO_LARGE, f"an envelope has at most {MAX_BYTES} bytes; send larger payloads in binary mode"
 )
