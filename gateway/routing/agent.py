@@ -34,13 +34,22 @@ class Agent:
     port: int
     capabilities: frozenset[str]
     trust: float = 1.0
-    """The operator's trust score, 0 to 1; also this agent's share of the ring."""
+    """The operator's trust score, 0 to 1."""
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
     protocol: Protocol = Protocol.HTTP1
     spiffe_id: SpiffeId | None = None
     """The identity that the agent's certificate must show; with one, the connection is mTLS."""
     state: AgentState = AgentState.READY
+    reliability: float = 1.0
+    """What is observed of it, 0 to 1: success and speed, decayed, and how far a return from failure has come."""
+    zone: str = ""
+    """Where it runs (``topology.kubernetes.io/zone``); empty when nobody knows."""
+
+    @property
+    def weight(self) -> float:
+        """Its share of the ring, in proportion: trust times reliability."""
+        return self.trust * self.reliability
 
     @property
     def tls(self) -> bool:

@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 from gateway.routing.agent import Agent
 
 POINTS_PER_AGENT = 160
-"""Virtual nodes of an agent whose trust is 1; others have a share in proportion, at least one."""
+"""Virtual nodes of an agent whose weight is 1; others have a share in proportion, at least one."""
 
 
 class Ring:
@@ -29,7 +29,7 @@ class Ring:
         marks = sorted(
             (xxh3_64_intdigest(agent.name.encode(), seed=number), index)
             for index, agent in enumerate(self.agents)
-            for number in range(max(1, round(POINTS_PER_AGENT * agent.trust)))
+            for number in range(max(1, round(POINTS_PER_AGENT * agent.weight)))
         )
         self._points = array("Q", [point for point, _ in marks])
         self._owners = array("L", [index for _, index in marks])
