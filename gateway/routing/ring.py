@@ -1,42 +1,84 @@
 """A consistent-hash ring: virtual nodes on the unsigned 64-bit circle, read clockwise.
 
-Karger et al., "Consistent Hashing and Random Trees" (STOC 1997).  An agent's points depend on the agent alone,
-so a ring over some agents is the ring over all of them with the others' points left out: filtering members
-never moves a key between the ones that stay.
+Karger et al., "Consistent Hashing and Random Trees" (STOC 1997).  An agent's points depend on the agent alone: they
+are the first so many of its own sequence, so many as its weight says.  A ring over some agents is therefore the ring
+over all of them with the others' points left out, and no key ever moves between two agents that stay as they are.
 """
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
+import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from gateway.routing.agent import Agent
+from gateway.routing.circle import Circle, Marks
+from gateway.routing.points import points_of
 
-POINTS_PER_AGENT = 160
+DEFAULT_POINTS = 1024
 """Virtual nodes of an agent whose weight is 1; others have a share in proportion, at least one."""
+MIN_POINTS = 1024
+"""Of a ring, however few and light its agents are."""
+
+_WORTH_SPLICING = 1 / 8
+"""The share of a ring's points up to which putting them in and taking them out beats sorting all."""
 
 
 class Ring:
-    """An immutable ring over `agents`; the same agents give the same ring, whatever their order."""
+    """An immutable ring over `agents`; the same agents give the same ring, whatever their order.
 
-    __slots__ = ("_owners", "_points", "agents")
+    Args:
+        agents: with names of their own.
+        points: virtual nodes of an agent whose weight is 1.  While that makes a ring of less than `MIN_POINTS`,
+            everybody's are multiplied by the smallest power of two that makes it one.
 
-    def __init__(self, agents: Iterable[Agent]) -> None:
+    """
+
+    __slots__ = (
+        "_circle",
+        "_counts",
+        "_free",
+        "_owners",
+        "_points",
+        "_slot_of",
+        "_slots",
+        "_total",
+        "agents",
+        "points",
+    )
+
+    def __init__(self, agents: Iterable[Agent], points: int = DEFAULT_POINTS) -> None:
         self.agents = tuple(sorted(agents, key=lambda agent: agent.name))
-        marks = sorted(
-            (xxh3_64_intdigest(agent.name.encode(), seed=number), index)
-            for index, agent in enumerate(self.agents)
-            for number in range(max(1, round(POINTS_PER_AGENT * agent.weight)))
-        )
-        self._points = array("Q", [point for point, _ in marks])
-        self._owners = array("L", [index for _, index in marks])
+        """By name."""
+        self.points = points
+        self._slots: list[Agent | None] = list(self.agents)
+        """An agent keeps its slot while it is a member, so that what is written on the circle stays true."""
+        self._slot_of: Mapping[str, int] = {agent.name: slot for slot, agent in enumerate(self.agents)}
+        self._free: tuple[int, ...] = ()
+        """Slots without an agent."""
+        self._counts = [self._count(agent) for agent in self.agents]
+        """By slot, the virtual nodes before they are multiplied; 0 in one without an agent."""
+        self._total = sum(self._counts)
+        counts = np.array(self._counts, np.int64) * _factor(self._total)
+        marks = points_of([agent.name for agent in self.agents], counts)
+        self._draw(Circle.of(Marks(marks, np.repeat(np.arange(len(counts), dtype=np.uint32), counts))))
+
+    def _draw(self, circle: Circle) -> None:
+        self._circle = circle
+        self._points, self._owners = circle.points, circle.owners
 
     def __len__(self) -> int:
         """How many points there are."""
         return len(self._points)
+
+    def _count(self, agent: Agent) -> int:
+        return max(1, round(self.points * agent.weight))
+
+    def share(self, agent: Agent) -> float:
+        """The part of the virtual nodes that is `agent`'s, 0 to 1: its weight in all weights, in whole points."""
+        return self._count_of(agent.name) / self._total
 
     def owner(self, key: bytes) -> Agent:
         """The agent whose point is the first at or after `key`'s hash.
@@ -45,20 +87,105 @@ class Ring:
             LookupError: the ring is empty.
 
         """
-        if not self._points:
+        owners = self._owners
+        if not owners:
             raise LookupError("the ring is empty")
         at = bisect_left(self._points, xxh3_64_intdigest(key))
-        return self.agents[self._owners[at if at < len(self._owners) else 0]]
+        return self._slots[owners[at if at < len(owners) else 0]]  # type: ignore[return-value]
 
     def walk(self, key: bytes) -> Iterator[Agent]:
         """Every agent once, clockwise from `key`'s hash: the owner, then the next choices for a retry."""
-        owners = self._owners
+        owners, slots, members = self._owners, self._slots, len(self.agents)
         start = bisect_left(self._points, xxh3_64_intdigest(key))
         seen: set[int] = set()
-        for step in range(len(owners)):
-            index = owners[(start + step) % len(owners)]
-            if index not in seen:
-                seen.add(index)
-                yield self.agents[index]
-                if len(seen) == len(self.agents):
+        for step in range(start - len(owners), start):
+            slot = owners[step]
+            if slot not in seen:
+                seen.add(slot)
+                yield slots[slot]  # type: ignore[misc]
+                if len(seen) == members:
                     return
+
+    def changed(self, upserted: Iterable[Agent] = (), removed: Iterable[str] = ()) -> Ring:
+        """The ring after `removed` have left it and `upserted` have joined, or replaced those of their name.
+
+        It is the ring that its agents make, however it came about, and costs a copy of this one rather than a sort
+        while little changes.  This one stays as it is.
+
+        Args:
+            upserted: agents that are members now; of two with one name, the last.
+            removed: names; those that are no members, or are upserted, are passed over.
+
+        """
+        now = {agent.name: agent for agent in upserted}
+        gone = {name for name in removed if name in self._slot_of} - now.keys()
+        now = {name: agent for name, agent in now.items() if self._differs(agent)}
+        if not now and not gone:
+            return self
+        members = {agent.name: agent for agent in self.agents if agent.name not in gone} | now
+        after = object.__new__(Ring)
+        after.agents = tuple(sorted(members.values(), key=lambda agent: agent.name))
+        after.points = self.points
+        after._seat(self, now, gone)
+        circle = after._spliced(self, sorted(now.keys() | gone))
+        if circle is None:
+            return Ring(after.agents, self.points)
+        after._draw(circle)
+        return after
+
+    def _differs(self, agent: Agent) -> bool:
+        slot = self._slot_of.get(agent.name)
+        return slot is None or self._slots[slot] != agent
+
+    def _count_of(self, name: str) -> int:
+        slot = self._slot_of.get(name)
+        return 0 if slot is None else self._counts[slot]
+
+    def _seat(self, before: Ring, now: Mapping[str, Agent], gone: Set[str]) -> None:
+        """Give each agent a slot: those that stay the one they had, those that join one that is free."""
+        slots, counts, slot_of, free = before._slots[:], before._counts[:], dict(before._slot_of), list(before._free)
+        for name in gone:
+            slot = slot_of.pop(name)
+            slots[slot], counts[slot] = None, 0
+            free.append(slot)
+        for name, agent in now.items():
+            if name not in slot_of:
+                if not free:
+                    free.append(len(slots))
+                    slots.append(None)
+                    counts.append(0)
+                slot_of[name] = free.pop()
+            slot = slot_of[name]
+            slots[slot], counts[slot] = agent, self._count(agent)
+        self._slots, self._counts, self._slot_of, self._free = slots, counts, slot_of, tuple(free)
+        self._total = sum(counts)
+
+    def _spliced(self, before: Ring, names: Sequence[str]) -> Circle | None:
+        """The circle of `before` with what `names` have lost and won; ``None`` where it is better made anew."""
+        had, has = [before._count_of(name) for name in names], [self._count_of(name) for name in names]
+        if had == has:
+            return before._circle
+        factor = _factor(self._total)
+        moved = sum(abs(new - old) for new, old in zip(has, had, strict=True))
+        if factor != _factor(before._total) or moved > _WORTH_SPLICING * before._total:
+            return None
+        lost = _tails(names, had, has, factor, before._slot_of)
+        won = _tails(names, has, had, factor, self._slot_of)
+        return before._circle.spliced(lost, won)
+
+
+def _factor(total: int) -> int:
+    """The smallest power of two that makes at least `MIN_POINTS` of `total`."""
+    return 1 << (-(-MIN_POINTS // total) - 1).bit_length() if total else 1
+
+
+def _tails(
+    names: Sequence[str], ends: Sequence[int], starts: Sequence[int], factor: int, slots: Mapping[str, int]
+) -> Marks:
+    """Of each of `names` the points from its start to its end, where there are any."""
+    points, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
+    for name, end, start in zip(names, ends, starts, strict=True):
+        if end > start:
+            points.append(points_of([name], np.array([end * factor]))[start * factor :])
+            owners.append(np.full((end - start) * factor, slots[name], np.uint32))
+    return Marks(np.concatenate(points), np.concatenate(owners))
