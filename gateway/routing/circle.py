@@ -1,74 +1,63 @@
-"""The sorted points of a ring, each with the number of whose it is, and how they change.  Pure."""
+"""The sorted points of a ring, each with the number of whose it is: found fast, and changed by what changes.  Pure."""
 
 from __future__ import annotations
 
-from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.routing.points import Points
+from gateway.routing.points import Marks
 
-Owners = npt.NDArray[np.uint32]
-
-_COPIED_AT_ONCE = 1 << 18
-"""Bytes.  Copying holds the GIL, so it goes on in pieces."""
+_Number = TypeVar("_Number", np.uint32, np.uint64)
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """Points in any order, and whose they are."""
-
-    points: Points
-    owners: Owners
-
-    def sorted(self) -> Marks:
-        """By point; those that coincide stay in the order they are in."""
-        order = np.argsort(self.points, kind="stable")
-        return Marks(self.points[order], self.owners[order])
-
-
-@dataclass(frozen=True, slots=True)
 class Circle:
-    """Sorted points, 12 bytes each.  Never changed: arrays because `bisect` reads them faster than numpy's own."""
+    """Points in their order, 12 bytes each, and an index of some 4 bytes for every twelve of them.  Immutable."""
 
-    points: array[int]
-    owners: array[int]
+    __slots__ = ("_index", "_points", "_shift", "marks", "owners")
 
-    @classmethod
-    def of(cls, marks: Marks) -> Circle:
-        """Sort `marks`: the one costly step, outside the GIL."""
-        ordered = marks.sorted()
-        return cls(
-            _joined(array("Q"), [ordered.points.data]),
-            _joined(array("I"), [ordered.owners.data]),
-        )
+    def __init__(self, marks: Marks) -> None:
+        """`marks` are sorted."""
+        self.marks = marks
+        # Python reads one number faster from a memoryview than from an array of numpy's.
+        self._points: memoryview[int] = marks.points.data
+        self.owners: memoryview[int] = marks.owners.data
+        bits = max(0, len(self.owners).bit_length() - 4)
+        self._shift = 64 - bits
+        firsts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(self._shift) if bits else np.zeros(1, np.uint64)
+        index = np.append(np.searchsorted(marks.points, firsts), len(self.owners))
+        self._index: memoryview[int] = index.astype(np.uint32).data
+        """By their highest bits, how many points are below."""
 
-    def marks(self) -> Marks:
-        """The same for numpy, without a copy."""
-        return Marks(np.frombuffer(self.points, np.uint64), np.frombuffer(self.owners, np.uint32))
+    def __len__(self) -> int:
+        return len(self.owners)
 
-    def spliced(self, lost: Marks, won: Marks) -> Circle | None:
+    def at(self, position: int) -> int:
+        """Where the first point at or after `position` stands; the length if there is none before the end."""
+        index, part = self._index, position >> self._shift
+        return bisect_left(self._points, position, index[part], index[part + 1])
+
+    def changed(self, lost: Marks, won: Marks) -> Circle | None:
         """A copy less `lost`, plus `won`; ``None`` where two points coincide, which only sorting all puts right."""
-        here, lost, won = self.marks(), lost.sorted(), won.sorted()
+        here, lost, won = self.marks, lost.sorted(), won.sorted()
         drops, puts = np.searchsorted(here.points, lost.points), np.searchsorted(here.points, won.points)
         if (
             not np.array_equal(here.owners[drops], lost.owners)
             or not np.all(lost.points[1:] > lost.points[:-1])
-            or np.any(here.points[np.minimum(puts, len(here.points) - 1)] == won.points)
+            or np.any(here.points[np.minimum(puts, len(self) - 1)] == won.points)
         ):
             return None
         cuts = sorted([(at, put) for put, at in enumerate(puts.tolist())] + [(at, -1) for at in drops.tolist()])
-        return Circle(
-            _joined(array("Q"), _pieces(memoryview(self.points), won.points.data, cuts)),
-            _joined(array("I"), _pieces(memoryview(self.owners), won.owners.data, cuts)),
-        )
+        return Circle(Marks(_spliced(here.points, won.points, cuts), _spliced(here.owners, won.owners, cuts)))
 
 
-def _pieces(old: memoryview[int], new: memoryview[int], cuts: Sequence[tuple[int, int]]) -> list[memoryview[int]]:
-    """`old` cut up: at each place something of `new` is put in, or (-1) what stands there is left out."""
+def _spliced(
+    old: npt.NDArray[_Number], new: npt.NDArray[_Number], cuts: Sequence[tuple[int, int]]
+) -> npt.NDArray[_Number]:
+    """`old`, where at each of `cuts` a number of `new` is put in, or (-1) the one that stands there is left out."""
     pieces = []
     start = 0
     for at, put in cuts:
@@ -79,12 +68,4 @@ def _pieces(old: memoryview[int], new: memoryview[int], cuts: Sequence[tuple[int
             pieces.append(new[put : put + 1])
             start = at
     pieces.append(old[start:])
-    return pieces
-
-
-def _joined(whole: array[int], pieces: Sequence[memoryview[int]]) -> array[int]:
-    for piece in pieces:
-        octets = piece.cast("B")
-        for start in range(0, len(octets), _COPIED_AT_ONCE):
-            whole.frombytes(octets[start : start + _COPIED_AT_ONCE])
-    return whole
+    return np.concatenate(pieces)

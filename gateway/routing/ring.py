@@ -14,8 +14,8 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from gateway.routing.agent import Agent
-from gateway.routing.circle import Circle, Marks
-from gateway.routing.points import points_of
+from gateway.routing.circle import Circle
+from gateway.routing.points import Marks, points_of
 
 DEFAULT_POINTS = 1024
 """Virtual nodes of an agent whose weight is 1; others have a share in proportion, at least one."""
@@ -36,18 +36,7 @@ class Ring:
 
     """
 
-    __slots__ = (
-        "_circle",
-        "_counts",
-        "_free",
-        "_owners",
-        "_points",
-        "_slot_of",
-        "_slots",
-        "_total",
-        "agents",
-        "points",
-    )
+    __slots__ = ("_circle", "_counts", "_free", "_slot_of", "_slots", "_total", "agents", "points")
 
     def __init__(self, agents: Iterable[Agent], points: int = DEFAULT_POINTS) -> None:
         self.agents = tuple(sorted(agents, key=lambda agent: agent.name))
@@ -61,17 +50,14 @@ class Ring:
         self._counts = [self._count(agent) for agent in self.agents]
         """By slot, the virtual nodes before they are multiplied; 0 in one without an agent."""
         self._total = sum(self._counts)
-        counts = np.array(self._counts, np.int64) * _factor(self._total)
-        marks = points_of([agent.name for agent in self.agents], counts)
-        self._draw(Circle.of(Marks(marks, np.repeat(np.arange(len(counts), dtype=np.uint32), counts))))
-
-    def _draw(self, circle: Circle) -> None:
-        self._circle = circle
-        self._points, self._owners = circle.points, circle.owners
+        marks = points_of(
+            [agent.name for agent in self.agents], np.array(self._counts, np.int64) * _factor(self._total)
+        )
+        self._circle = Circle(marks.sorted())
 
     def __len__(self) -> int:
         """How many points there are."""
-        return len(self._points)
+        return len(self._circle)
 
     def _count(self, agent: Agent) -> int:
         return max(1, round(self.points * agent.weight))
@@ -87,16 +73,17 @@ class Ring:
             LookupError: the ring is empty.
 
         """
-        owners = self._owners
+        circle = self._circle
+        owners = circle.owners
         if not owners:
             raise LookupError("the ring is empty")
-        at = bisect_left(self._points, xxh3_64_intdigest(key))
+        at = circle.at(xxh3_64_intdigest(key))
         return self._slots[owners[at if at < len(owners) else 0]]  # type: ignore[return-value]
 
     def walk(self, key: bytes) -> Iterator[Agent]:
         """Every agent once, clockwise from `key`'s hash: the owner, then the next choices for a retry."""
-        owners, slots, members = self._owners, self._slots, len(self.agents)
-        start = bisect_left(self._points, xxh3_64_intdigest(key))
+        owners, slots, members = self._circle.owners, self._slots, len(self.agents)
+        start = self._circle.at(xxh3_64_intdigest(key))
         seen: set[int] = set()
         for step in range(start - len(owners), start):
             slot = owners[step]
@@ -122,15 +109,14 @@ class Ring:
         now = {name: agent for name, agent in now.items() if self._differs(agent)}
         if not now and not gone:
             return self
-        members = {agent.name: agent for agent in self.agents if agent.name not in gone} | now
         after = object.__new__(Ring)
-        after.agents = tuple(sorted(members.values(), key=lambda agent: agent.name))
+        after.agents = _with(self.agents, now, gone)
         after.points = self.points
         after._seat(self, now, gone)
         circle = after._spliced(self, sorted(now.keys() | gone))
         if circle is None:
             return Ring(after.agents, self.points)
-        after._draw(circle)
+        after._circle = circle
         return after
 
     def _differs(self, agent: Agent) -> bool:
@@ -171,7 +157,16 @@ class Ring:
             return None
         lost = _tails(names, had, has, factor, before._slot_of)
         won = _tails(names, has, had, factor, self._slot_of)
-        return before._circle.spliced(lost, won)
+        return before._circle.changed(lost, won)
+
+
+def _with(agents: Sequence[Agent], now: Mapping[str, Agent], gone: Set[str]) -> tuple[Agent, ...]:
+    members = list(agents)
+    for name in now.keys() | gone:
+        at = bisect_left(members, name, key=lambda agent: agent.name)
+        there = at < len(members) and members[at].name == name
+        members[at : at + there] = [now[name]] if name in now else []
+    return tuple(members)
 
 
 def _factor(total: int) -> int:
@@ -186,6 +181,6 @@ def _tails(
     points, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
     for name, end, start in zip(names, ends, starts, strict=True):
         if end > start:
-            points.append(points_of([name], np.array([end * factor]))[start * factor :])
+            points.append(points_of([name], np.array([end * factor])).points[start * factor :])
             owners.append(np.full((end - start) * factor, slots[name], np.uint32))
     return Marks(np.concatenate(points), np.concatenate(owners))
