@@ -362,14 +362,17 @@ def single(text: str, source: str, kind: str, model: type[Model]) -> tuple[Docum
     return document, document.validate(model)
 
 
-def check_kind(document: Document, kind: str) -> None:
+def check_kind(document: Document, *kinds: str) -> None:
     """Refuse a document of another kind or version, before its fields confuse anybody.
 
     Raises:
-        DocumentError: it is not of `kind`.
+        DocumentError: it is of none of `kinds`.
 
     """
     if document.content.get("apiVersion") != API_VERSION:
         raise DocumentError([document.problem(("apiVersion",), f"apiVersion: expected {API_VERSION}")])
-    if document.kind != kind:
-        raise DocumentError([document.problem(("kind",), f"kind: expected {kind}, found {document.kind or 'none'}")])
+    if document.kind not in kinds:
+        expected = " or ".join(kinds)
+        raise DocumentError(
+            [document.problem(("kind",), f"kind: expected {expected}, found {document.kind or 'none'}")]
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, TypeGuard
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -37,10 +37,18 @@ def _is_v6(text: str) -> bool:
     return True
 
 
+def is_capability(value: object) -> TypeGuard[str]:
+    """Whether `value` can be what an agent is able to do."""
+    return isinstance(value, str) and _CAPABILITY.fullmatch(value) is not None
+
+
 def _capability(value: object) -> str:
-    if not isinstance(value, str) or _CAPABILITY.fullmatch(value) is None:
+    if not is_capability(value):
         raise ValueError(f"{value!r} is not a capability, such as code.execute")
     return value
+
+
+Capability = Annotated[str, BeforeValidator(_capability)]
 
 
 class AgentSpec(Spec):
@@ -48,7 +56,9 @@ class AgentSpec(Spec):
 
     name: Name
     address: Annotated[tuple[str, int], BeforeValidator(parse_address)]
-    capabilities: Annotated[tuple[Annotated[str, BeforeValidator(_capability)], ...], Field(min_length=1)]
+    capabilities: tuple[Capability, ...] = ()
+    agent_card: bool = Field(default=False, strict=True)
+    """Whether the A2A agent card at the address names capabilities, too."""
     trust: float = Field(default=1.0, ge=0, le=1, strict=True)
     labels: dict[str, str] = {}
     protocol: Protocol = Protocol.HTTP1
@@ -61,6 +71,8 @@ class AgentSpec(Spec):
             raise ErrorAt("nobody can be reached on port 0", "address")
         if self.protocol is Protocol.H2C and self.spiffe_id is not None:
             raise ErrorAt("h2c is plaintext and can show no identity; use h2", "spiffeId")
+        if not (self.capabilities or self.agent_card):
+            raise ErrorAt("expected at least 1 item(s), or agentCard: true", "capabilities")
         return self
 
 
@@ -85,15 +97,35 @@ class AgentList(Spec):
     spec: AgentListSpec
 
 
-def load_agents(text: str, source: str) -> tuple[Agent, ...]:
-    """The agents in the AgentList `text`, sorted by name.
+class ListedAgents(NamedTuple):
+    """The agents of a list."""
+
+    agents: tuple[Agent, ...]
+    """Sorted by name; with the capabilities that the list names, which may be none where there is a card."""
+    with_card: frozenset[str]
+    """The names of those whose agent cards name capabilities, too."""
+
+
+def load_listed(text: str, source: str) -> ListedAgents:
+    """The agents in the AgentList `text`, and whose cards are to be read.
 
     Raises:
         DocumentError: with every problem found.
 
     """
     _, listed = single(text, source, "AgentList", AgentList)
-    return tuple(_agent(spec) for spec in sorted(listed.spec.agents, key=lambda spec: spec.name))
+    specs = sorted(listed.spec.agents, key=lambda spec: spec.name)
+    return ListedAgents(tuple(map(_agent, specs)), frozenset(spec.name for spec in specs if spec.agent_card))
+
+
+def load_agents(text: str, source: str) -> tuple[Agent, ...]:
+    """The agents in the AgentList `text`, sorted by name, as the list has them.
+
+    Raises:
+        DocumentError: with every problem found.
+
+    """
+    return load_listed(text, source).agents
 
 
 def _agent(spec: AgentSpec) -> Agent:

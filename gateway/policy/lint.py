@@ -29,7 +29,9 @@ def lint(loaded: Sequence[LoadedPolicy], agents: Sequence[Agent], members: Docum
         (each.document, ("spec", "rules", index)) for each in loaded for index in range(len(each.policy.spec.rules))
     ]
     denied = dict(_denied(rules))
-    problems = list(_unoffered(loaded, agents))
+    # An agent card, which is not read here, may offer anything.
+    certain = not any(listed.get("agentCard") for listed in members.content["spec"]["agents"])
+    problems = list(_unoffered(loaded, agents)) if certain else []
     for rule, (document, location) in zip(rules, places, strict=True):
         deny = denied.get(rule.number)
         if deny is not None:
@@ -38,7 +40,8 @@ def lint(loaded: Sequence[LoadedPolicy], agents: Sequence[Agent], members: Docum
             problems.append(document.problem(location, message))
     problems += _constant(rules, places)
     problems += _duplicates(rules, places)
-    problems += _unmet(rules, places, agents)
+    if certain:
+        problems += _unmet(rules, places, agents)
     live = [rule for rule in rules if not (rule.denies or rule.shadow or rule.number in denied)]
     problems += _unreachable(live, agents, members)
     return sorted(problems, key=lambda problem: (problem.source, problem.line, problem.column))
@@ -122,7 +125,7 @@ def _unmet(rules: Iterable[CompiledRule], places: Sequence[Place], agents: Seque
 def _unreachable(live: Sequence[CompiledRule], agents: Iterable[Agent], members: Document) -> Iterator[Problem]:
     for index, listed in enumerate(members.content["spec"]["agents"]):
         agent = next(each for each in agents if each.name == listed["name"])
-        if not any(_offers(agent, rule) and _fits(agent, rule) for rule in live):
+        if not listed.get("agentCard") and not any(_offers(agent, rule) and _fits(agent, rule) for rule in live):
             message = f"no rule allows anybody to reach {agent.name!r}; add one, or remove the agent"
             yield members.problem(("spec", "agents", index, "name"), message)
 

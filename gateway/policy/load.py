@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gateway.documents import Document, DocumentError, Problem, check_kind, parse
+from gateway.policy.membership import MembershipPolicy
 from gateway.policy.model import TrustPolicy
+
+Policy = TypeVar("Policy", TrustPolicy, MembershipPolicy)
+
+_TRUST, _MEMBERSHIP = "TrustPolicy", "MembershipPolicy"
 
 
 class LoadedPolicy(NamedTuple):
@@ -14,6 +19,15 @@ class LoadedPolicy(NamedTuple):
 
     policy: TrustPolicy
     document: Document
+
+
+class LoadedPolicies(NamedTuple):
+    """Everything in the policy files, each kind sorted by name."""
+
+    trust: tuple[LoadedPolicy, ...]
+    """Who may ask which agents for what."""
+    membership: tuple[MembershipPolicy, ...]
+    """Who may register which agents."""
 
 
 def load_policies(sources: Mapping[str, str]) -> tuple[TrustPolicy, ...]:
@@ -33,7 +47,18 @@ def load_documents(sources: Mapping[str, str]) -> tuple[LoadedPolicy, ...]:
         DocumentError: with every problem of every file.
 
     """
-    found: dict[str, LoadedPolicy] = {}
+    return load_all(sources).trust
+
+
+def load_all(sources: Mapping[str, str]) -> LoadedPolicies:
+    """The policies of every kind in `sources` (file name to text).
+
+    Raises:
+        DocumentError: with every problem of every file.
+
+    """
+    trust: dict[str, tuple[TrustPolicy, Document]] = {}
+    membership: dict[str, tuple[MembershipPolicy, Document]] = {}
     problems: list[Problem] = []
     for source in sorted(sources):
         try:
@@ -43,18 +68,31 @@ def load_documents(sources: Mapping[str, str]) -> tuple[LoadedPolicy, ...]:
             continue
         for document in documents:
             try:
-                check_kind(document, "TrustPolicy")
-                policy = document.validate(TrustPolicy)
+                check_kind(document, _TRUST, _MEMBERSHIP)
+                if document.kind == _TRUST:
+                    _add(trust, document, document.validate(TrustPolicy))
+                else:
+                    _add(membership, document, document.validate(MembershipPolicy))
             except DocumentError as error:
                 problems += error.problems
-                continue
-            name = policy.metadata.name
-            if name in found:
-                first = found[name].document.problem(("metadata", "name"), "")
-                message = f"a policy named {name!r} stands in {first.source}:{first.line} already"
-                problems.append(document.problem(("metadata", "name"), message))
-            else:
-                found[name] = LoadedPolicy(policy, document)
     if problems:
         raise DocumentError(problems)
-    return tuple(found[name] for name in sorted(found))
+    return LoadedPolicies(
+        tuple(LoadedPolicy(*trust[name]) for name in sorted(trust)),
+        tuple(membership[name][0] for name in sorted(membership)),
+    )
+
+
+def _add(found: dict[str, tuple[Policy, Document]], document: Document, policy: Policy) -> None:
+    """Add `policy` to those of its kind.
+
+    Raises:
+        DocumentError: there is one of its name.
+
+    """
+    name = policy.metadata.name
+    if name in found:
+        first = found[name][1].problem(("metadata", "name"), "")
+        message = f"a policy named {name!r} stands in {first.source}:{first.line} already"
+        raise DocumentError([document.problem(("metadata", "name"), message)])
+    found[name] = policy, document

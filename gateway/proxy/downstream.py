@@ -27,6 +27,7 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.connection import Connection
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.local import LocalExchange
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.refusal import Reason, Refusal, answer
 
@@ -59,7 +60,7 @@ class DownstreamConnection(Connection):
         super().__init__(listener.plane.loop, listener.plane.telemetry.defect)
         self.listener = listener
         self.plane = listener.plane
-        self.exchanges: dict[int, Exchange] = {}
+        self.exchanges: dict[int, Exchange | LocalExchange] = {}
         self.principal: Principal | None = None
         self.valid_until = math.inf
         """Seconds since the epoch: when the caller's certificate ends."""
@@ -145,7 +146,13 @@ class DownstreamConnection(Connection):
                         self._feed_tunnel(events)
                         return
                     continue
-                exchange = exchanges[event.stream] = Exchange(self.plane, self, event.stream)
+                local = self.plane.local
+                exchange: Exchange | LocalExchange
+                if local is not None and local.concerns(event.head):
+                    exchange = LocalExchange(local, self, event.stream)
+                else:
+                    exchange = Exchange(self.plane, self, event.stream)
+                exchanges[event.stream] = exchange
                 exchange.begin(event.head, ended=event.ended)
                 continue
             if isinstance(event, ConnectionFailed):
@@ -252,6 +259,12 @@ class DownstreamConnection(Connection):
         self.loop.call_later(LINGER_S, transport.close)
 
     # -- what an exchange asks for ----------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """The IP address that the caller connects from; empty once it is gone."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if name else ""
 
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         """Send a response head."""

@@ -27,6 +27,7 @@ from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
+    from gateway.proxy.local import LocalExchange, LocalRequests
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
-        self._to_judge: deque[Exchange] = deque()
+        self.local: LocalRequests | None = None
+        """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
+        self._to_judge: deque[Exchange | LocalExchange] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
@@ -124,7 +127,7 @@ class DataPlane:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
 
-    def _exchanges(self) -> Iterator[Exchange]:
+    def _exchanges(self) -> Iterator[Exchange | LocalExchange]:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
@@ -174,6 +177,10 @@ class DataPlane:
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
         self.records.add(exchange, outcome, refusal)
+        self.settle()
+
+    def settle(self) -> None:
+        """Something under way is over: perhaps it was the last that the drain waits for."""
         if self.draining and not self.in_flight:
             self._drained.set()
 
@@ -214,6 +221,8 @@ class DataPlane:
         for listener in self.listeners:
             listener.abort()
         await self.gate.close()
+        if self.local is not None:
+            await self.local.close()
         self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.documents import DocumentError
-from gateway.membership.file import load_agents
+from gateway.membership.file import load_agents, load_listed
 from gateway.routing import Agent, AgentState, Protocol
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +46,18 @@ def test_agents_are_read_as_they_are_written_and_sorted_by_name() -> None:
     assert reviewer.spiffe_id == "spiffe://mesh.local/ns/agents/sa/reviewer"
 
 
+def test_an_agent_whose_card_is_to_be_read_may_name_no_capability() -> None:
+    text = AGENTS.replace("capabilities: [code.execute]", "agentCard: true")
+    listed = load_listed(text, "agents.yaml")
+    assert listed.with_card == {"executor"}
+    assert [agent.capabilities for agent in listed.agents] == [frozenset(), {"code.review", "lang.python"}]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
+        (", capabilities: [code.execute]", "", "14:7: spec.agents.1.capabilities: expected at least 1 item(s), or agent"),
+        ("capabilities: [code.execute]", "agentCard: 1", "14:63: spec.agents.1.agentCard: expected true or false"),
         ("name: executor", "name: reviewer", "14:14: spec.agents.1.name: two agents are named 'reviewer'"),
         ("protocol: h2", "protocol: h2c", "12:17: spec.agents.0.spiffeId: h2c is plaintext"),
         ("agents.local:80", "agents.local", "14:33: spec.agents.1.address: expected host:port"),

@@ -130,3 +130,10 @@ def test_an_agent_that_nobody_may_reach() -> None:
     assert warnings(allow) == [told]
     shadow = EVERYBODY.replace("spec:", "spec:\n  mode: shadow")
     assert warnings(allow, shadow) == [told]
+
+
+def test_what_an_agent_card_may_offer_is_no_warning() -> None:
+    members = MEMBERS.replace("capabilities: [code.execute]", "agentCard: true")
+    assert members != MEMBERS
+    pay = policy("p", "name: r, effect: allow, from: ['spiffe://else']", capabilities='"pay"')
+    assert warnings(EVERYBODY, pay, members=members) == []
