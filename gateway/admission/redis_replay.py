@@ -11,27 +11,20 @@ import logging
 import math
 from typing import Final, Self
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.admission.replay import Admission, digest
+from gateway.redis_store import DEFAULT_CONNECTIONS, DEFAULT_TIMEOUT_S, Outage, connect
 
 PREFIX: Final = b"phoenixflight:replay:"
-DEFAULT_TIMEOUT_S: Final = 0.25
-DEFAULT_CONNECTIONS: Final = 16
 
 log = logging.getLogger(__name__)
 
 
 class RedisReplay:
-    """A `ReplayGuard` in Redis; when that does not answer in time, the answer is `Admission.UNAVAILABLE`.
+    """A `ReplayGuard` in Redis; when that does not answer in time, the answer is `Admission.UNAVAILABLE`."""
 
-    Connections are made when they are needed, so a Redis that comes back is used again at once.
-    """
-
-    __slots__ = ("_redis", "_timeout_s", "_trouble")
+    __slots__ = ("_outage", "_redis", "_timeout_s")
 
     def __init__(
         self, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, max_connections: int = DEFAULT_CONNECTIONS
@@ -39,25 +32,19 @@ class RedisReplay:
         """Nothing is connected yet.
 
         Args:
-            url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, as redis-py reads it.
+            url: as `connect` takes it.
             timeout_s: for everything that an answer takes, connecting and waiting for a connection included.
             max_connections: more questions than these at once wait for their turn.
 
         """
-        # A question is not asked again: the first may have arrived, and would make the second one a replay.
-        # RESP2, because with RESP3 the client expects notifications between answers, and so does not look whether a
-        # connection out of the pool was closed meanwhile: each would fail once after a restart of Redis.
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=max_connections, timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = connect(url, max_connections)
         self._timeout_s = timeout_s
-        self._trouble = ""
+        self._outage = Outage(log, "replay memory", "packets that need it are refused")
 
     @property
     def trouble(self) -> str:
         """Why the last question had no answer; empty when it had one."""
-        return self._trouble
+        return self._outage.trouble
 
     async def admit(self, key: bytes, now: float, until: float) -> Admission:
         """Admit `key` once; see `ReplayMemory.admit_now`.
@@ -71,9 +58,9 @@ class RedisReplay:
             async with asyncio.timeout(self._timeout_s):
                 fresh = await self._redis.set(PREFIX + digest(key), b"", nx=True, px=lifetime_ms)
         except (RedisError, OSError) as error:  # a timeout is an OSError
-            self._tell(str(error) or type(error).__name__)
+            self._outage.failed(error)
             return Admission.UNAVAILABLE
-        self._tell("")
+        self._outage.answered()
         return Admission.FRESH if fresh else Admission.SEEN
 
     async def close(self) -> None:
@@ -85,10 +72,3 @@ class RedisReplay:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    def _tell(self, trouble: str) -> None:
-        if trouble and not self._trouble:
-            log.warning("replay memory in Redis: %s; packets that need it are refused", trouble)
-        elif self._trouble and not trouble:
-            log.info("replay memory in Redis: answers again")
-        self._trouble = trouble

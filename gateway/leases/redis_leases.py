@@ -1,0 +1,140 @@
+"""Leases that all replicas share, in a Redis (or Valkey).
+
+What Redis forgets begins anew at the ring's choice: a loss of its memory moves conversations, and breaks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, Self
+
+from redis.exceptions import RedisError
+
+from gateway.admission.replay import digest
+from gateway.leases.batches import MAX_BATCH, Batches
+from gateway.leases.holds import Holds
+from gateway.leases.lease import Fate, Taken, Usable, fate_of, outcome
+from gateway.leases.moves import Moves
+from gateway.leases.script import State, Todo
+from gateway.leases.spec import LeaseSpec
+from gateway.redis_store import DEFAULT_CONNECTIONS, DEFAULT_TIMEOUT_S, Outage, connect
+
+PREFIX: Final = b"phoenixflight:lease:"
+_ATTEMPTS = 4
+
+_TODO = {Fate.HELD: Todo.STAY, Fate.MOVED: Todo.MOVE, Fate.FORCED: Todo.FORCE}
+
+log = logging.getLogger(__name__)
+
+
+class RedisLeases:
+    """A `LeaseTable` in Redis; when that does not answer in time, ``None`` is the answer.
+
+    Its own clock decides what is idle, so that those of the replicas do not matter.  What is held is renewed each third
+    of the idle time, so after an open exchange a lease is live for that third longer or shorter.
+    """
+
+    __slots__ = ("_batches", "_held", "_idle_s", "_moves", "_outage", "_redis", "_renewed", "_timeout_s", "counts")
+
+    def __init__(
+        self,
+        url: str,
+        spec: LeaseSpec,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_connections: int = DEFAULT_CONNECTIONS,
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            url: as `connect` takes it.
+            spec: how long leases last.
+            timeout_s: for everything that an answer takes, connecting and waiting for a connection included.
+            max_connections: more questions than these at once wait for their turn; those of one turn of the event
+                loop are one.
+
+        """
+        self.counts = dict.fromkeys(Fate, 0)
+        self._idle_s = spec.idle_s
+        self._timeout_s = timeout_s
+        self._redis = connect(url, max_connections)
+        self._batches = Batches(self._redis, spec.idle_s, spec.remember_s, timeout_s)
+        self._moves = Moves(spec.moves_per_s)
+        self._outage = Outage(log, "leases", "conversations go by the ring alone")
+        self._held = Holds()
+        self._renewed: set[bytes] = set()
+        """What was held when leases were last renewed."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question had no answer; empty when it had one."""
+        return self._outage.trouble
+
+    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
+        """See `LeaseTable.take`."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                taken = await self._settle(digest(key), wanted, usable, now, migrate)
+        except (RedisError, OSError) as error:  # a timeout is an OSError
+            self._outage.failed(error)
+            return None
+        self._outage.answered()
+        if taken is not None:
+            self.counts[taken.fate] += 1
+        return taken
+
+    async def _settle(self, mark: bytes, wanted: str, usable: Usable, now: float, migrate: bool) -> Taken | None:
+        """Read, decide, and write what was decided if it is still as it was read; else decide anew."""
+        key, name = PREFIX + mark, wanted.encode()
+        read = await self._batches.ask(key, Todo.LOOK, name)
+        for _ in range(_ATTEMPTS):
+            owner = read.owner.decode()
+            if read.state is State.NEW or read.state is State.SAME:
+                return Taken(owner, read.epoch, Fate.NEW if read.state is State.NEW else Fate.SAME)
+            live = read.state is State.LIVE
+            what = fate_of(usable(owner), live=live, migrate=migrate, may_move=lambda: self._moves.allowed(now))
+            if what is not Fate.KEPT:
+                written = await self._batches.ask(key, _TODO[what], name, read.owner, read.epoch)
+                if written.state is not State.DONE:
+                    read = written
+                    continue
+            return outcome(what, owner, read.epoch, wanted)
+        return None
+
+    def hold(self, key: bytes) -> None:
+        """See `LeaseTable.hold`."""
+        self._held.add(digest(key))
+
+    def release(self, key: bytes, now: float) -> None:
+        """See `LeaseTable.release`; it is the next renewal that tells Redis."""
+        self._held.remove(digest(key))
+
+    async def run(self) -> None:
+        """Renew what is held, each third of the idle time, until cancelled."""
+        while True:
+            await asyncio.sleep(self._idle_s / 3)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Renew what is held, and once more what was at the last renewal."""
+        held = set(self._held.marks())
+        marks, self._renewed = list(held | self._renewed), held
+        for start in range(0, len(marks), MAX_BATCH):
+            questions = [self._batches.ask(PREFIX + mark, Todo.RENEW) for mark in marks[start : start + MAX_BATCH]]
+            for answer in await asyncio.gather(*questions, return_exceptions=True):
+                if isinstance(answer, Exception):
+                    self._outage.failed(answer)
+                    return
+            self._outage.answered()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._batches.close()
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

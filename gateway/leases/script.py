@@ -1,0 +1,87 @@
+"""What Redis does with the lease of one conversation, in one step and by its own clock."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+
+class Todo(Enum):
+    """What is asked."""
+
+    LOOK = b"look"
+    """Begin a lease of `wanted`, or tell whose it is; if it is live or the owner is `wanted`, it is renewed."""
+    STAY = b"stay"
+    """Renew it, if nobody changed it since it was read and it is idle."""
+    MOVE = b"move"
+    """Make it the lease of `wanted`, on the same conditions."""
+    FORCE = b"force"
+    """Make it the lease of `wanted`, if nobody changed it since it was read."""
+    RENEW = b"renew"
+    """Renew it, if there is one, whoever's it is."""
+
+
+class State(Enum):
+    """What is answered."""
+
+    NEW = b"new"
+    """It began."""
+    SAME = b"same"
+    """It is that of `wanted`, and was renewed."""
+    DONE = b"done"
+    """What was asked was done."""
+    LIVE = b"live"
+    """It is another's, is live, and was renewed."""
+    IDLE = b"idle"
+    """It is another's, is idle, and was not renewed."""
+    GONE = b"gone"
+    """There is none to be renewed."""
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """A lease as it is in Redis."""
+
+    state: State
+    owner: bytes
+    epoch: int
+
+
+LUA: Final = """
+local idle_ms, remember_ms, todo, wanted = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local found = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'at')
+local owner, epoch, state = found[1], tonumber(found[2]), 'new'
+
+if owner then
+  local idle = now - tonumber(found[3]) >= idle_ms
+  local unchanged = owner == ARGV[5] and epoch == tonumber(ARGV[6])
+  if todo == 'renew' then
+    state = 'done'
+  elseif owner == wanted then
+    state = 'same'
+  elseif unchanged and (todo == 'force' or (idle and todo ~= 'look')) then
+    state = 'done'
+    if todo ~= 'stay' then
+      owner, epoch = wanted, epoch + 1
+    end
+  elseif idle then
+    return {'idle', owner, epoch}
+  else
+    state = 'live'
+  end
+elseif todo == 'renew' then
+  return {'gone', '', 0}
+else
+  owner, epoch = wanted, 1
+end
+
+redis.call('HSET', KEYS[1], 'owner', owner, 'epoch', epoch, 'at', string.format('%.0f', now))
+redis.call('PEXPIRE', KEYS[1], remember_ms)
+return {state, owner, epoch}
+"""
+SHA: Final = hashlib.sha1(LUA.encode(), usedforsecurity=False).hexdigest()
+"""By which Redis knows the script."""
