@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from math import ceil
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -18,11 +19,11 @@ from gateway.routing.circle import Circle
 from gateway.routing.points import Marks, points_of
 
 DEFAULT_POINTS = 1024
-"""Virtual nodes of an agent whose weight is 1; others have a share in proportion, at least one."""
+"""Virtual nodes of an agent whose weight is 1; others have as many in proportion, at least one."""
 MIN_POINTS = 1024
-"""Of a ring, however few and light its agents are."""
+"""Of a ring of `DEFAULT_POINTS` or more, however few and light its agents are."""
 
-_WORTH_SPLICING = 1 / 8
+_WORTH_SPLICING = 1 / 16
 """The share of a ring's points up to which putting them in and taking them out beats sorting all."""
 
 
@@ -31,8 +32,8 @@ class Ring:
 
     Args:
         agents: with names of their own.
-        points: virtual nodes of an agent whose weight is 1.  While that makes a ring of less than `MIN_POINTS`,
-            everybody's are multiplied by the smallest power of two that makes it one.
+        points: virtual nodes of an agent whose weight is 1.  Where the weights of all come to less than 1, everybody's
+            are multiplied by the smallest power of two that makes it `points`, or `MIN_POINTS` if that is less.
 
     """
 
@@ -50,9 +51,8 @@ class Ring:
         self._counts = [self._count(agent) for agent in self.agents]
         """By slot, the virtual nodes before they are multiplied; 0 in one without an agent."""
         self._total = sum(self._counts)
-        marks = points_of(
-            [agent.name for agent in self.agents], np.array(self._counts, np.int64) * _factor(self._total)
-        )
+        counts = np.array(self._counts, np.int64) * self._factor()
+        marks = points_of([agent.name for agent in self.agents], counts)
         self._circle = Circle(marks.sorted())
 
     def __len__(self) -> int:
@@ -60,11 +60,25 @@ class Ring:
         return len(self._circle)
 
     def _count(self, agent: Agent) -> int:
-        return max(1, round(self.points * agent.weight))
+        # Rounded up: where weights come to 1, the points come to `points`.
+        return max(1, ceil(self.points * agent.weight))
+
+    def _factor(self) -> int:
+        """By how much everybody's virtual nodes are multiplied."""
+        least = min(self.points, MIN_POINTS)
+        return 1 << (-(-least // self._total) - 1).bit_length() if self._total else 1
 
     def share(self, agent: Agent) -> float:
         """The part of the virtual nodes that is `agent`'s, 0 to 1: its weight in all weights, in whole points."""
-        return self._count_of(agent.name) / self._total
+        count = self._count_of(agent.name)
+        return count / self._total if count else 0.0
+
+    def marks(self) -> Marks:
+        """Its points in their order, each with the number of its owner among `agents`."""
+        numbers = np.zeros(len(self._slots), np.uint32)
+        numbers[[self._slot_of[agent.name] for agent in self.agents]] = np.arange(len(self.agents))
+        marks = self._circle.marks
+        return Marks(marks.points, numbers.take(marks.owners))
 
     def owner(self, key: bytes) -> Agent:
         """The agent whose point is the first at or after `key`'s hash.
@@ -151,9 +165,9 @@ class Ring:
         had, has = [before._count_of(name) for name in names], [self._count_of(name) for name in names]
         if had == has:
             return before._circle
-        factor = _factor(self._total)
+        factor = self._factor()
         moved = sum(abs(new - old) for new, old in zip(has, had, strict=True))
-        if factor != _factor(before._total) or moved > _WORTH_SPLICING * before._total:
+        if factor != before._factor() or moved > _WORTH_SPLICING * before._total:
             return None
         lost = _tails(names, had, has, factor, before._slot_of)
         won = _tails(names, has, had, factor, self._slot_of)
@@ -167,11 +181,6 @@ def _with(agents: Sequence[Agent], now: Mapping[str, Agent], gone: Set[str]) -> 
         there = at < len(members) and members[at].name == name
         members[at : at + there] = [now[name]] if name in now else []
     return tuple(members)
-
-
-def _factor(total: int) -> int:
-    """The smallest power of two that makes at least `MIN_POINTS` of `total`."""
-    return 1 << (-(-MIN_POINTS // total) - 1).bit_length() if total else 1
 
 
 def _tails(

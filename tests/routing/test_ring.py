@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -25,7 +27,7 @@ keys = st.binary(min_size=1, max_size=20)
 def naive_owner(members: list[Agent], key: bytes) -> Agent:
     """Look at every point of every agent."""
     at = xxh3_64_intdigest(key)
-    counts = [max(1, round(1024 * member.trust)) for member in members]
+    counts = [max(1, ceil(1024 * member.trust)) for member in members]
     factor = 1
     while factor * sum(counts) < 1024:
         factor *= 2
