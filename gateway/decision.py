@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.identity import Principal
-from gateway.judgement import EMPTY, Granted, Judgement, Route, Shadow, Snapshot, judge
+from gateway.judgement import EMPTY, Judgement, Shadow, Snapshot, judge
 from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket, MalformedPacketError, parse, sift
 from gateway.packet import fields as names
@@ -21,6 +21,7 @@ from gateway.packet.envelope import MEDIA_TYPE
 from gateway.packet.signature import Signature, SignatureError, verify
 from gateway.policy import NO_EVIDENCE, Evidence, Limit
 from gateway.refusal import Reason, Refusal
+from gateway.routes import Granted, Route
 from gateway.routing import Agent
 
 __all__ = [
@@ -42,10 +43,11 @@ __all__ = [
 
 
 class Forward(msgspec.Struct, frozen=True, gc=False):
-    """Hand the packet on to `agent`."""
+    """Hand the packet on."""
 
     packet: FlightPacket
     agent: Agent
+    """The ring's first choice; a conversation's lease, or the load, may have it go to another of `route`."""
     route: Route
     fields: Fields
     """The header fields for the agent, less the trace context, which telemetry adds."""
@@ -59,8 +61,6 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     """What the body must match, as the field says it; empty when there is nothing to hold it against."""
     structured: bool
     """The body is an envelope, which must say what the header fields say."""
-    limits: tuple[Limit, ...]
-    """How often the rules that admit `agent` allow."""
     shadow: Shadow | None
 
 
@@ -142,7 +142,6 @@ def decide(
         signature,
         digest,
         content_type.partition(b";")[0].strip().lower() == _ENVELOPE,
-        route.grants[agent.name].limits,
         judgement.shadow,
     )
 

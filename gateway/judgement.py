@@ -6,23 +6,20 @@ What was judged once is remembered in the snapshot, by the inputs that it was ju
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import InitVar, dataclass, field, replace
 
 import msgspec
 
 from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
-from gateway.packet import fields as names
 from gateway.packet.keys import KeySet
 from gateway.policy import (
-    Allow,
     Candidates,
     CompiledRule,
     Deny,
     Evidence,
-    Limit,
     Outcome,
     PacketFacts,
     PolicySet,
@@ -30,38 +27,17 @@ from gateway.policy import (
     rule_on,
     weigh,
 )
-from gateway.policy.model import Grant
 from gateway.refusal import Reason, Refusal
-from gateway.routing import Agent, AgentState, Ring
+from gateway.routes import Change, Granted, Route, Routes
+from gateway.routing import DEFAULT_POINTS, Agent
 
 NO_AGENT_RETRY_AFTER_S = 1
 
 _MAX_CASES = 10_000
 _MAX_JUDGEMENTS = 64
 """In one case."""
-_MAX_RINGS = 1_000
-
-
-class Granted(msgspec.Struct, frozen=True):
-    """The rules that admit an agent, one for each capability of the packet, first things first."""
-
-    policy: str
-    rule: str
-    """Of the first capability; so is `policy`."""
-    decision_value: bytes
-    """The value of ``flight-decision``."""
-    limits: tuple[Limit, ...] = ()
-    """How often these rules allow."""
-    grants: tuple[Grant, ...] = ()
-    """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
-
-
-class Route(msgspec.Struct, frozen=True):
-    """A decided way: the agents that are ready, as a ring, and the rules that admit each agent."""
-
-    ring: Ring
-    grants: Mapping[str, Granted]
-    """By agent name."""
+MAX_OFFERED = 1_000
+"""Different sets of capabilities; a gateway that sees more takes what is gone for what never was."""
 
 
 class Shadow(msgspec.Struct, frozen=True):
@@ -99,7 +75,7 @@ NO_KEYS = KeySet()
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a decision reads, immutable, with a revision that is a hash of its content."""
+    """Everything a decision reads, immutable, with a revision that is a hash of what people wrote."""
 
     revision: str
     policies: PolicySet
@@ -108,10 +84,47 @@ class Snapshot:
     trusted_hops: tuple[PrincipalPattern, ...] = ()
     keys: KeySet = NO_KEYS
     """Of those who sign packets; a caller's certificate brings its own key."""
+    zone: str = ""
+    """Where the gateway runs: agents there are preferred."""
+    points: int = DEFAULT_POINTS
+    """On a ring, of an agent whose weight is 1."""
+    offered: frozenset[frozenset[str]] = frozenset()
+    """What agents have offered, together, since the gateway started; at most `MAX_OFFERED`."""
+    carried: InitVar[Routes | None] = None
+    """Routes from the snapshot before."""
+    routes: Routes = field(init=False, compare=False, repr=False)
     cases: dict[tuple[str, Capabilities], _Case] = field(default_factory=dict, compare=False, repr=False)
-    """Memo of what has been judged; emptied when it is full, and so is `rings`."""
-    rings: dict[tuple[str, ...], Ring] = field(default_factory=dict, compare=False, repr=False)
-    """Memo of rings by the names of their agents."""
+    """Memo of what has been judged; emptied when it is full."""
+
+    def __post_init__(self, carried: Routes | None) -> None:
+        object.__setattr__(self, "routes", carried or Routes(self.agents, self.revision, self.zone, self.points))
+
+    def with_agents(self, agents: tuple[Agent, ...]) -> Snapshot:
+        """The snapshot after members came, went or changed; policies and revision stay.
+
+        Args:
+            agents: all of them, sorted by name.
+
+        """
+        before = {agent.name: agent for agent in self.agents}
+        changes: list[Change] = []
+        for agent in agents:
+            was = before.pop(agent.name, None)
+            if was is not agent and was != agent:
+                changes.append(Change(was, agent))
+        changes += [Change(agent, None) for agent in before.values()]
+        if not changes:
+            return self
+        concerned = (agent for change in changes for agent in change if agent is not None)
+        offered = offered_by(concerned, self.offered)
+        routes = self.routes.changed(agents, changes)
+        return replace(self, agents=agents, offered=offered, carried=routes, cases={})
+
+
+def offered_by(agents: Iterable[Agent], before: frozenset[frozenset[str]] = frozenset()) -> frozenset[frozenset[str]]:
+    """What `agents` offer, and what was offered `before`."""
+    offered = before | {agent.capabilities for agent in agents}
+    return offered if len(offered) <= MAX_OFFERED else before
 
 
 EMPTY = Snapshot("none", PolicySet(()), ())
@@ -207,72 +220,20 @@ def _conclude(ruling: Ruling, principal: Principal, capabilities: Capabilities, 
     """
     if isinstance(ruling, Deny):
         return Judgement(_refusal(ruling, principal))
-    wanted = frozenset(capabilities.names)
-    capable = [agent for agent in snapshot.agents if wanted <= agent.capabilities]
-    if not capable:
-        return Judgement(
-            Refusal(
-                Reason.CAPABILITY_UNKNOWN,
-                f"no agent offers {capabilities.label}; check the spelling, or ask for less",
-            )
-        )
-    grants, ready = _admitted(ruling, capable, capabilities.min_trust, snapshot.revision)
-    if not ready:
-        why = (
-            "the agents that offer it are not ready; try again later"
-            if grants
-            else "no agent that offers it meets the trust, labels and conditions that policy or the packet asks for"
-        )
-        refusal = Refusal(
-            Reason.NO_ELIGIBLE_AGENT, f"{capabilities.label}: {why}", retry_after_s=NO_AGENT_RETRY_AFTER_S
-        )
-        return Judgement(refusal, grants)
-    return Judgement(Route(_ring(ready, snapshot), grants), grants)
-
-
-def _admitted(
-    allow: Allow, capable: list[Agent], min_trust: float, revision: str
-) -> tuple[dict[str, Granted], list[Agent]]:
-    """What lets each of the `capable` agents in, and those of them that are ready."""
-    grants: dict[str, Granted] = {}
-    ready: list[Agent] = []
-    same: dict[tuple[CompiledRule, ...], Granted] = {}
-    for agent in capable:
-        if agent.trust < min_trust:
-            continue
-        rules = allow.admits(agent)
-        if not rules:
-            continue
-        granted = same.get(rules)
-        if granted is None:
-            granted = same[rules] = _granted(rules, revision)
-        grants[agent.name] = granted
-        if agent.state is AgentState.READY:
-            ready.append(agent)
-    return grants, ready
-
-
-def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
-    first = rules[0]
-    value = b"allow;policy=%s;revision=%s" % (names.sf_string(first.policy), names.sf_string(revision))
-    distinct = dict.fromkeys(rules)
-    return Granted(
-        first.policy,
-        first.name,
-        value,
-        tuple(rule.limit for rule in distinct if rule.limit is not None),
-        tuple(rule.grant for rule in distinct if rule.grant is not None),
+    admitted = snapshot.routes.admitted(ruling, capabilities)
+    if admitted.route is not None:
+        return Judgement(admitted.route, admitted.grants)
+    label = capabilities.label
+    if not admitted.capable and not any(admitted.wanted <= offered for offered in snapshot.offered):
+        detail = f"no agent offers {label}; check the spelling, or ask for less"
+        return Judgement(Refusal(Reason.CAPABILITY_UNKNOWN, detail))
+    why = (
+        "the agents that offer it are not ready; try again later"
+        if admitted.grants or not admitted.capable
+        else "no agent that offers it meets the trust, labels and conditions that policy or the packet asks for"
     )
-
-
-def _ring(ready: list[Agent], snapshot: Snapshot) -> Ring:
-    key = tuple(agent.name for agent in ready)
-    ring = snapshot.rings.get(key)
-    if ring is None:
-        if len(snapshot.rings) >= _MAX_RINGS:
-            snapshot.rings.clear()
-        ring = snapshot.rings[key] = Ring(ready)
-    return ring
+    refusal = Refusal(Reason.NO_ELIGIBLE_AGENT, f"{label}: {why}", retry_after_s=NO_AGENT_RETRY_AFTER_S)
+    return Judgement(refusal, admitted.grants)
 
 
 _MISSING = {

@@ -75,7 +75,7 @@ def test_a_verdict_carries_what_it_takes_to_judge_again() -> None:
     verdict = decide(head, Principal(PLANNER), snapshot(digested), NOON, entropy)
     assert isinstance(verdict, Forward)
     assert verdict.evidence.digest
-    assert [limit.rule for limit in verdict.limits] == ["r0"]
+    assert [limit.rule for limit in verdict.route.grants[verdict.agent.name].limits] == ["r0"]
     again = module.judge(verdict.packet, head, Principal(PLANNER), verdict.evidence, snapshot(digested), NOON)
     assert verdict.agent.name in again.grants
 

@@ -20,17 +20,17 @@ def check(
     """Validate configuration, policies, members and certificates.  Exit 2: file:line:column of each problem."""
     try:
         spec = load_config(config)
-        _, snapshot, warnings = snapshots.build(snapshots.read(spec), spec)
+        loaded = snapshots.build(snapshots.read(spec), spec)
         TlsContexts.load(spec.identity, spec.connect_authority)
     except (DocumentError, TlsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    for warning in warnings:
+    for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if strict and warnings:
+    if strict and loaded.warnings:
         raise typer.Exit(2)
-    policies = snapshot.policies
+    policies = loaded.snapshot.policies
     typer.echo(
         f"ok: {len(spec.listeners)} listeners, {len(policies.policies)} policies ({len(policies.rules)} rules), "
-        f"{len(snapshot.agents)} agents, revision {snapshot.revision}"
+        f"{len(loaded.listed.agents)} agents, revision {loaded.snapshot.revision}"
     )

@@ -20,7 +20,10 @@ from gateway.documents import (
     single,
 )
 from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
+from gateway.leases import LeaseSpec
 from gateway.membership.file import parse_address
+from gateway.membership.health import HealthSpec
+from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
 
@@ -139,6 +142,15 @@ class ReloadSpec(Spec):
     """How many of the latest packets may come out otherwise, allowed or refused; beyond it, it takes a SIGHUP."""
 
 
+class RingSpec(Spec):
+    """How keys are spread over agents."""
+
+    points: int = Field(default=DEFAULT_POINTS, ge=1, le=65536)
+    """Virtual nodes of an agent whose weight is 1."""
+    bound: float = Field(default=DEFAULT_C, ge=1)
+    """How many times its share of the packets under way an agent takes at most."""
+
+
 class GatewaySpec(Spec):
     """Everything that the gateway is told."""
 
@@ -147,6 +159,13 @@ class GatewaySpec(Spec):
     admin: Admin = Admin()
     policies: Path
     members: Path
+    zone: str = ""
+    """Where the gateway runs; agents there are preferred while they hold their share."""
+    ring: RingSpec = RingSpec()
+    leases: LeaseSpec = LeaseSpec()
+    """How long conversations stay where they are."""
+    health: HealthSpec = HealthSpec()
+    """When agents are ejected, and what lowers their share."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None

@@ -10,17 +10,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.admin.app import AdminServer
-from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.control import snapshot as snapshots
-from gateway.control.config import GatewaySpec, ListenerSpec, RedisSpec
-from gateway.control.reload import Attempt, FlipGuard, ReloadEvent, Status, attempt, follow, told, watch
+from gateway.control.config import GatewaySpec, ListenerSpec
+from gateway.control.membership import Membership
+from gateway.control.reload import (
+    GATHER_S,
+    Attempt,
+    FlipGuard,
+    ReloadEvent,
+    Status,
+    attempt,
+    beside_the_loop,
+    told,
+    watch,
+)
+from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
-from gateway.documents import DocumentError, Problem
+from gateway.membership.file import ListedAgents
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
+from gateway.proxy.local import LocalRequests
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.upstream import UpstreamLimits
+from gateway.routing import Agent
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -28,20 +41,6 @@ from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
-
-def _shared_replay(redis: RedisSpec) -> ReplayGuard:
-    """The memory that replicas share.
-
-    Raises:
-        DocumentError: the client library is not installed.
-
-    """
-    try:
-        from gateway.admission.redis_replay import RedisReplay
-    except ImportError:
-        message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
-        raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
-    return RedisReplay(redis.url)
 
 
 class Gateway:
@@ -56,9 +55,20 @@ class Gateway:
 
         """
         self.config = config
+        self._changed = asyncio.Event()
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
-        loaded = snapshots.build(snapshots.read(config), config)
+        self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
+        stores = shared(config)
+        self.replay, self.leases = stores.replay, stores.leases
+        self.membership = Membership(
+            config,
+            self._changed.set,
+            store=stores.registrations,
+            policies=lambda: self._loaded.membership,
+            context=lambda agent: self._tls.client(agent),
+            new_context=lambda agent: self._tls.new_client(agent),
+        )
         now = datetime.now(UTC)
         self.status = Status(self._snapshot.revision, now, loaded.sources.files, told(loaded.warnings), now)
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
@@ -66,11 +76,10 @@ class Gateway:
         self.metrics = Metrics()
         self.metrics.revision = self._snapshot.revision
         self.recent = Recent()
-        self.replay: ReplayGuard = ReplayMemory() if config.redis is None else _shared_replay(config.redis)
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._files_changed = False
         self._insisted = False
 
     @property
@@ -103,6 +112,9 @@ class Gateway:
             upstream_context=lambda agent: self._tls.client(agent),
             tunnel_context=lambda host: self._tls.tunnel(host),
             replay=self.replay,
+            health=self.membership.health,
+            leases=self.leases,
+            bound=config.ring.bound,
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
@@ -112,6 +124,7 @@ class Gateway:
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot
+        plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         self.metrics.members = self._members_by_state
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
@@ -124,7 +137,8 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                reloader = tasks.create_task(follow(self._changed, self._read, self._adopt))
+                lasting = self._keep_up(), self.membership.run(), self.leases.run()
+                following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
@@ -134,7 +148,9 @@ class Gateway:
                 log.info("draining")
                 clean = await plane.stop(limits.drain_timeout_s)
                 await self.replay.close()
-                reloader.cancel()
+                await self.leases.close()
+                for task in following:
+                    task.cancel()
                 stop_admin.set()
         finally:
             telemetry.close()
@@ -171,6 +187,7 @@ class Gateway:
 
     def reload(self) -> None:
         """Have every file read again, soon; what is not valid changes nothing, and is told in `status`."""
+        self._files_changed = True
         self._changed.set()
 
     def _insist(self) -> None:
@@ -178,11 +195,49 @@ class Gateway:
         self._insisted = True
         self.reload()
 
+    async def _keep_up(self) -> None:
+        """Put in force what changes, of files and of members: one thing after the other, and only the newest."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(GATHER_S)
+            self._changed.clear()
+            if self._files_changed:
+                self._files_changed = False
+                self._adopt(await asyncio.to_thread(self._read))
+            try:
+                await self._turn_members()
+            except Exception:
+                # What is in force serves on, as after files that cannot be used.
+                self.metrics.defects += 1
+                log.exception("members could not be brought up to date")
+
     def _read(self) -> Attempt:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
         guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
-        return attempt(self.config, self._snapshot, guard)
+        return attempt(self.config, self._snapshot, guard, self._everyone)
+
+    def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
+        return self.membership.observed(self.membership.composed(listed))
+
+    async def _turn_members(self) -> None:
+        """Put in force who the members are now."""
+        loaded, snapshot = self._loaded, self._snapshot
+        composed = await asyncio.to_thread(self.membership.composed, loaded.listed)
+        self.membership.follow(loaded.listed, composed)
+        agents = self.membership.observed(composed)
+
+        def turned() -> Snapshot:
+            with beside_the_loop():
+                return snapshot.with_agents(agents)
+
+        self._put_in_force(await asyncio.to_thread(turned))
+
+    def _put_in_force(self, snapshot: Snapshot) -> None:
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            if self.plane is not None:
+                self.plane.snapshot = snapshot
 
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
@@ -195,9 +250,8 @@ class Gateway:
             self._tls = found.tls
             status.certificates_since = now
         if found.loaded is not None:
-            self._snapshot = found.loaded.snapshot
-            if self.plane is not None:
-                self.plane.snapshot = self._snapshot
+            self._loaded = found.loaded
+            self._put_in_force(found.loaded.snapshot)
             self.metrics.revision = status.revision = self._snapshot.revision
             status.since = now
             status.files = found.loaded.sources.files

@@ -21,7 +21,7 @@ from watchfiles import Change, awatch
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec
 from gateway.control.files import CONFIG_MAP_LINK
-from gateway.control.snapshot import Loaded
+from gateway.control.snapshot import Everyone, Loaded, only_files
 from gateway.control.tls import TlsContexts, TlsError, tls_files
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError
@@ -33,6 +33,8 @@ REWATCH_MS = 5_000
 """How soon it is seen at the latest that a watched folder is not the one that it was."""
 SWITCH_INTERVAL_S = 0.0005
 """The longest that Python code in the thread keeps the event loop waiting."""
+GATHER_S = 0.01
+"""How long changes of any kind are gathered."""
 MAX_EVENTS = 50
 MAX_TOLD = 20
 """Problems or warnings of one set that are told; the rest is counted."""
@@ -107,16 +109,23 @@ class FlipGuard:
         )
 
 
-def attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None = None) -> Attempt:
+def attempt(
+    config: GatewaySpec,
+    in_force: Snapshot,
+    guard: FlipGuard | None = None,
+    everyone: Everyone = only_files,
+) -> Attempt:
     """Read and check every file, to be put in force where it differs from `in_force`.  For a thread."""
     try:
-        with _beside_the_loop():
-            return _attempt(config, in_force, guard)
+        with beside_the_loop():
+            return _attempt(config, in_force, guard, everyone)
     except Exception as defect:
         return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
 
 
-def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None) -> Attempt:
+def _attempt(
+    config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone
+) -> Attempt:
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
     problems: list[object] = []
@@ -127,7 +136,7 @@ def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None) -
     try:
         sources = snapshots.read(config)
         if sources.revision != in_force.revision:
-            loaded = snapshots.build(sources, config)
+            loaded = snapshots.build(sources, config, everyone, in_force)
             objection = guard.objection(in_force, loaded.snapshot) if guard is not None else ""
             if objection:
                 problems.append(objection)
@@ -144,7 +153,7 @@ def told(found: Sequence[object]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _beside_the_loop() -> Iterator[None]:
+def beside_the_loop() -> Iterator[None]:
     """Python's threads take turns, and a full garbage collection is one turn.
 
     Building makes no cycles, so that nothing is lost by leaving the collector off meanwhile.
@@ -157,17 +166,6 @@ def _beside_the_loop() -> Iterator[None]:
     finally:
         gc.enable()
         sys.setswitchinterval(interval)
-
-
-async def follow(changed: asyncio.Event, read: Callable[[], Attempt], adopt: Callable[[Attempt], None]) -> None:
-    """Each time that `changed` is set, `read` in a thread and `adopt` here what it gives.
-
-    One reading at a time; whatever is set meanwhile, and however often, makes one more.
-    """
-    while True:
-        await changed.wait()
-        changed.clear()
-        adopt(await asyncio.to_thread(read))
 
 
 async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event) -> None:

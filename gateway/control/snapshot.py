@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.control.config import GatewaySpec
 from gateway.control.files import read_settled, read_sources, read_text
-from gateway.decision import Snapshot
+from gateway.decision import EMPTY, Snapshot
 from gateway.documents import DocumentError, Problem, parse
-from gateway.membership.file import load_agents
+from gateway.judgement import offered_by
+from gateway.membership.file import ListedAgents, load_listed
 from gateway.packet.jwks import load_keys
 from gateway.packet.keys import KeySet
 from gateway.policy import PolicySet
 from gateway.policy.lint import lint
-from gateway.policy.load import LoadedPolicy, load_documents
+from gateway.policy.load import LoadedPolicies, load_all
+from gateway.policy.membership import MembershipPolicySet
 from gateway.routing import Agent
 
 REVISION_CHARACTERS = 12
+
+Everyone = Callable[[ListedAgents], tuple[Agent, ...]]
+"""From the agents of the files to all members as they are now, sorted by name."""
+
+
+def only_files(listed: ListedAgents) -> tuple[Agent, ...]:
+    """The members where there are no others: those of the files whose capabilities are known."""
+    return tuple(agent for agent in listed.agents if agent.capabilities)
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,10 @@ class Loaded(NamedTuple):
     """A snapshot, and what there is to tell of it."""
 
     sources: Sources
+    listed: ListedAgents
+    """The agents of the files."""
+    membership: MembershipPolicySet
+    """Who may register which agents."""
     snapshot: Snapshot
     warnings: tuple[Problem, ...]
     """What is valid, but hardly what somebody meant."""
@@ -75,22 +91,33 @@ def _read(config: GatewaySpec) -> Sources:
     return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys)
 
 
-def build(sources: Sources, config: GatewaySpec) -> Loaded:
+def build(
+    sources: Sources,
+    config: GatewaySpec,
+    everyone: Everyone = only_files,
+    before: Snapshot = EMPTY,
+) -> Loaded:
     """Check everything, then make the snapshot.
+
+    Args:
+        sources: what the files say.
+        config: the configuration.
+        everyone: adds the members that are not in files.
+        before: what is in force.
 
     Raises:
         DocumentError: with every problem of every file.
 
     """
     problems: list[Problem] = []
-    policies: tuple[LoadedPolicy, ...] = ()
-    agents: tuple[Agent, ...] = ()
+    policies = LoadedPolicies((), ())
+    listed = ListedAgents((), frozenset())
     try:
-        policies = load_documents(sources.policies)
+        policies = load_all(sources.policies)
     except DocumentError as error:
         problems += error.problems
     try:
-        agents = load_agents(sources.members[1], sources.members[0])
+        listed = load_listed(sources.members[1], sources.members[0])
     except DocumentError as error:
         problems += error.problems
     keys = KeySet()
@@ -99,14 +126,30 @@ def build(sources: Sources, config: GatewaySpec) -> Loaded:
             keys = load_keys(sources.keys[1], sources.keys[0])
         except DocumentError as error:
             problems += error.problems
-    for agent in agents:
+    for agent in listed.agents:
         if agent.tls and config.identity is None:
             problems.append(
                 Problem(sources.members[0], 1, 1, f"{agent.name} is reached over TLS, which needs spec.identity")
             )
     if problems:
         raise DocumentError(problems)
-    compiled = PolicySet(each.policy for each in policies)
-    snapshot = Snapshot(sources.revision, compiled, agents, config.trusted_hops, keys)
-    members = parse(sources.members[1], sources.members[0])[0]
-    return Loaded(sources, snapshot, tuple(lint(policies, agents, members)))
+    compiled = PolicySet(each.policy for each in policies.trust)
+    members = everyone(listed)
+    snapshot = Snapshot(
+        sources.revision,
+        compiled,
+        members,
+        config.trusted_hops,
+        keys,
+        zone=config.zone,
+        points=config.ring.points,
+        offered=offered_by(members, before.offered),
+    )
+    document = parse(sources.members[1], sources.members[0])[0]
+    return Loaded(
+        sources,
+        listed,
+        MembershipPolicySet(policies.membership),
+        snapshot,
+        tuple(lint(policies.trust, listed.agents, document)),
+    )

@@ -108,6 +108,12 @@ class TlsContexts:
             raise ssl.SSLError("spec.identity is not configured, so no agent can be reached over TLS")
         return self._clients[agent.protocol]
 
+    def new_client(self, agent: Agent) -> ssl.SSLContext:
+        """As `client`, for somebody who changes it."""
+        if self._identity is None:
+            raise ssl.SSLError("spec.identity is not configured, so no agent can be reached over TLS")
+        return self._client(self._identity, agent.protocol)
+
     def tunnel(self, host: str) -> ssl.SSLContext | None:
         """For the TLS inside a CONNECT tunnel to `host`, whose certificate is made on first use."""
         if self._authority is None:

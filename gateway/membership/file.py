@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple, TypeGuard
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gateway.documents import API_VERSION, ErrorAt, Metadata, Name, Spec, refuse_duplicates, single
 from gateway.identity import SpiffeId, parse_spiffe_id
+from gateway.membership.health.spec import CheckSpec
 from gateway.routing import Agent, AgentState, Protocol
 
 _CAPABILITY = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'+\-.^_`|~:/]*")
@@ -64,6 +67,10 @@ class AgentSpec(Spec):
     protocol: Protocol = Protocol.HTTP1
     spiffe_id: Annotated[SpiffeId, BeforeValidator(lambda text: parse_spiffe_id(str(text)))] | None = None
     state: Literal["ready", "draining"] = "ready"
+    zone: str = ""
+    """Where it runs, as the gateway's own ``zone`` is called."""
+    health_check: CheckSpec | None = None
+    """Instead of the one that the gateway has for all."""
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> AgentSpec:
@@ -104,6 +111,8 @@ class ListedAgents(NamedTuple):
     """Sorted by name; with the capabilities that the list names, which may be none where there is a card."""
     with_card: frozenset[str]
     """The names of those whose agent cards name capabilities, too."""
+    checks: Mapping[str, CheckSpec] = MappingProxyType({})
+    """The health checks of those that have one of their own, by name."""
 
 
 def load_listed(text: str, source: str) -> ListedAgents:
@@ -115,7 +124,11 @@ def load_listed(text: str, source: str) -> ListedAgents:
     """
     _, listed = single(text, source, "AgentList", AgentList)
     specs = sorted(listed.spec.agents, key=lambda spec: spec.name)
-    return ListedAgents(tuple(map(_agent, specs)), frozenset(spec.name for spec in specs if spec.agent_card))
+    return ListedAgents(
+        tuple(map(_agent, specs)),
+        frozenset(spec.name for spec in specs if spec.agent_card),
+        {spec.name: spec.health_check for spec in specs if spec.health_check is not None},
+    )
 
 
 def load_agents(text: str, source: str) -> tuple[Agent, ...]:
@@ -140,4 +153,5 @@ def _agent(spec: AgentSpec) -> Agent:
         protocol=spec.protocol,
         spiffe_id=spec.spiffe_id,
         state=AgentState(spec.state),
+        zone=spec.zone,
     )

@@ -52,6 +52,8 @@ class FlightPacket(msgspec.Struct, frozen=True, gc=False):
     parent: str = ""
     timeout_ms: int = 0
     """Time left, in milliseconds; 0 when the packet sets none."""
+    alone: bool = False
+    """Nothing but its id tells where it belongs: no other packet has its affinity."""
 
 
 class Sifted(msgspec.Struct, frozen=True, gc=False):
@@ -176,8 +178,11 @@ def parse(head: RequestHead, flight: dict[bytes, bytes], mint_id: Callable[[], s
     for name in (names.BUDGET, names.CONTEXT):
         if name in flight:
             _structured(name, flight[name], "dictionary")
-    affinity = conversation.encode() or get(names.MCP_SESSION) or (task or packet_id).encode()
-    return FlightPacket(packet_id, capabilities, affinity, conversation, task, parent, timeout_ms)
+    affinity = conversation.encode() or get(names.MCP_SESSION) or task.encode()
+    alone = not affinity
+    if alone:
+        affinity = packet_id.encode()
+    return FlightPacket(packet_id, capabilities, affinity, conversation, task, parent, timeout_ms, alone)
 
 
 def _capability_from_host(authority: bytes) -> bytes:

@@ -11,7 +11,7 @@ what follows, which depends on nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import msgspec
 
@@ -48,6 +48,17 @@ class Allow(msgspec.Struct, frozen=True):
     """For each capability in the packet's order, the allow rules that cover it; none is empty."""
     exclusions: tuple[CompiledRule, ...]
     """Deny rules that shut out some agents."""
+
+    @property
+    def key(self) -> Hashable:
+        """The same for rulings of one set of policies that admit the same agents, whoever the sender is."""
+        rules = (*self.exclusions, *(rule for each in self.allowing for rule in each))
+        asks_for_sender = any(rule.asks_agents_for_sender for rule in rules)
+        return (
+            tuple(tuple(rule.number for rule in each) for each in self.allowing),
+            tuple(rule.number for rule in self.exclusions),
+            self.principal.id if asks_for_sender else "",
+        )
 
     def admits(self, agent: Agent) -> tuple[CompiledRule, ...]:
         """The rules that let the packet go to `agent`, one a capability; empty when they do not."""

@@ -71,6 +71,12 @@ class CompiledRule:
         """The terms for handing the work on."""
         return self.spec.grant
 
+    @property
+    def asks_agents_for_sender(self) -> bool:
+        """Whether ``agentWhen`` reads who the sender is."""
+        condition = self.spec.agent_when
+        return condition is not None and any(name.startswith("principal.") for name in condition.variables)
+
     def covers(self, agent: Agent, principal: Principal) -> bool:
         """Whether the rule means `agent`.  An ``agentWhen`` that fails denies, and does not allow."""
         if agent.trust < self.min_trust or not self.labels.issubset(agent.labels):

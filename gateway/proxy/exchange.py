@@ -7,12 +7,12 @@ carries a deadline.  Whatever happens, it ends once, with one `Handoff`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from gateway.decision import Forward, Refuse, Snapshot, decide, judge
+from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge
 from gateway.handoff import Outcome
+from gateway.membership.health import FAILURE_STATUSES
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-"""Connections tried for one packet, each only while nothing of it has reached an agent."""
+"""Agents tried for one packet, as long as no other has done anything with it, or it may be done twice."""
+MAX_KEPT_BYTES = 65536
+"""A body up to here can be sent again to another agent."""
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
 """What policy says of a packet that it no longer allows at any agent."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
@@ -47,16 +51,20 @@ class Exchange:
     """A request, its decision, and its relay."""
 
     __slots__ = (
-        "_alternatives",
+        "_asked_at",
         "_body",
-        "_body_sent",
         "_deadline",
         "_held",
+        "_kept",
+        "_kept_bytes",
+        "_lease",
+        "_loaded",
         "_owed_down",
         "_owed_up",
         "_pool",
         "_request_ended",
         "_request_sent",
+        "_tried",
         "_up",
         "_up_stream",
         "agent",
@@ -71,6 +79,7 @@ class Exchange:
         "plane",
         "refuse",
         "responded",
+        "route",
         "snapshot",
         "started",
         "started_at",
@@ -100,7 +109,13 @@ class Exchange:
         self._pool: Pool | None = None
         self._up: UpstreamConnection | None = None
         self._up_stream = 0
-        self._alternatives: Iterator[Agent] | None = None
+        self._tried: list[str] = []
+        """Names of agents that failed this packet."""
+        self._loaded: Agent | None = None
+        """The agent whose load counts this packet."""
+        self._lease = b""
+        """Of the conversation that the packet belongs to."""
+        self._asked_at = 0.0
         self._held: list[tuple[bytes, int]] = []
         """Body that came before an agent's connection was ready."""
         self._body: GuardedBody | None = None
@@ -108,7 +123,9 @@ class Exchange:
         self._request_ended: tuple[Fields | None] | None = None
         """The caller has ended its message, with these trailers."""
         self._request_sent = False
-        self._body_sent = False
+        self._kept: list[bytes] | None = []
+        """What of the body has been sent on, to be sent again; ``None`` when it is too much, or needed no more."""
+        self._kept_bytes = 0
         self._owed_down = 0
         """Request data that the agent's side has not taken, so that the caller gets no new window for it."""
         self._owed_up = 0
@@ -143,6 +160,7 @@ class Exchange:
             self._refuse(Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1))
             return
         self.forward = verdict
+        self.route: Route = verdict.route
         verdict.fields.append((names.TRACEPARENT, self.trace.header))
         timeout_ms = verdict.packet.timeout_ms
         if timeout_ms:
@@ -179,7 +197,12 @@ class Exchange:
             self._held.append((data, size))
             self.downstream.pause()
             return
-        self._body_sent = True
+        kept = self._kept
+        if kept is not None:
+            kept.append(data)
+            self._kept_bytes += len(data)
+            if self._kept_bytes > MAX_KEPT_BYTES:
+                self._kept = None
         if up.send_data(self._up_stream, data):
             if not self._owed_down:
                 self.downstream.consumed(self.stream, size)
@@ -237,7 +260,7 @@ class Exchange:
         refusal = judgement.route
         if not isinstance(refusal, Refusal) or refusal.reason not in _TAKEN_BACK:
             # An agent that is no member any more may finish what it has begun; that is no question of policy.
-            if all(member.name != agent.name for member in snapshot.agents):
+            if agent.name not in snapshot.routes.members:
                 return
             detail = f"no policy allows {self._capability} at {agent.name} any more"
             refusal = Refusal(Reason.NO_POLICY_ALLOWS, detail)
@@ -268,30 +291,54 @@ class Exchange:
         self.plane.gate.compare(self.head, envelope, principal, compared)
 
     def _enter(self) -> None:
-        forward, principal = self.forward, self.downstream.principal
+        """Find the agent."""
+        forward = self.forward
         assert forward is not None
-        assert principal is not None
-        if forward.limits or forward.signature is not None:
-            self.plane.gate.enter(forward, principal, self.started_at, self._entered)
+        placement = self.plane.placement
+        if forward.packet.alone:
+            self._placed(placement.pick(self.route, forward.packet.affinity))
         else:
-            self._acquire(forward.agent)
+            self._lease = placement.lease_key(forward.packet)
+            placement.place(self.route, forward.packet, self._lease, self.started_at, self._placed)
+
+    def _placed(self, agent: Agent) -> None:
+        """This agent it is, if the gate lets the packet through."""
+        forward, principal = self.forward, self.downstream.principal
+        if self.finished or forward is None:
+            if self._lease:
+                self.plane.placement.release(self._lease, self.plane.clock())
+            return
+        assert principal is not None
+        self.agent = agent
+        limits = self.route.grants[agent.name].limits
+        if limits or forward.signature is not None:
+            self.plane.gate.enter(forward, limits, principal, self.started_at, self._entered)
+        else:
+            self._acquire(agent)
 
     def _entered(self, refusal: Refusal | None) -> None:
         """The gate has let the packet through, or not."""
-        forward = self.forward
-        if self.finished or forward is None:
+        if self.finished:
             return
         if refusal is not None:
             self._refuse(refusal)
         else:
-            self._acquire(forward.agent)
+            assert self.agent is not None
+            self._acquire(self.agent)
 
     def _acquire(self, agent: Agent) -> None:
-        self.agent = agent
+        self.agent = self._loaded = agent
+        self.route.load.begin(agent.name)
         self.attempts += 1
+        self._asked_at = perf_counter()
         self._pool = self.plane.pool(agent)
         if not self._pool.acquire(self):
             self._refuse(Refusal(Reason.OVERLOADED, f"too many packets wait for {self._capability}", retry_after_s=1))
+
+    def _observed(self, *, ok: bool) -> None:
+        """Tell how the agent did."""
+        assert self.agent is not None
+        self.plane.health.observed(self.agent.name, ok=ok, latency_s=perf_counter() - self._asked_at)
 
     def on_upstream(self, connection: UpstreamConnection) -> None:
         """A connection to the agent has room: send what there is."""
@@ -321,45 +368,72 @@ class Exchange:
                 self._send_on(data, size)
             if not self._owed_down:
                 self.downstream.resume()
+            elif self.attempts > 1:
+                self.upstream_writable()  # what an agent before this one had not taken
         if ended is not None:
             self._end_request()
+
+    def on_agent_gone(self) -> None:
+        """The agent left before a connection to it was there."""
+        self.attempts -= 1
+        detail = f"no agent for {self._capability} could be reached; try again later"
+        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
 
     def on_connect_failed(self, why: str) -> None:
         """No connection to the agent could be had: try the next one on the ring."""
         log.warning("agent %s: %s", self.agent.name if self.agent else "", why)
-        self._retry(
-            Refusal(
-                Reason.NO_ELIGIBLE_AGENT,
-                f"no agent for {self._capability} could be reached; try again later",
-                retry_after_s=1,
-            )
-        )
+        self._observed(ok=False)
+        detail = f"no agent for {self._capability} could be reached; try again later"
+        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent's side broke off; `untouched` when it certainly did nothing with the request."""
         self._up = None
         if self.finished:
             return
-        if untouched and not self._body_sent and not self.responded:
-            self._request_sent = False
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
-        elif malformed:
+        if not untouched:
+            self._observed(ok=False)
+        if malformed:
             self._break_off(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
+        elif untouched:
+            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
+        elif self.head.method in _IDEMPOTENT and not self.tunnel:
+            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agents for {self._capability} broke off"))
         else:
             self._break_off(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
 
     def _retry(self, otherwise: Refusal) -> None:
-        forward = self.forward
+        """Go on to another agent of those that the snapshot in force gives, if the packet can be sent once more."""
+        forward, principal, kept = self.forward, self.downstream.principal, self._kept
         assert forward is not None
-        if self._alternatives is None:
-            self._alternatives = forward.route.ring.walk(forward.packet.affinity)
-            next(self._alternatives, None)  # the owner, tried already
-        if self.attempts < MAX_ATTEMPTS:
-            agent = next(self._alternatives, None)
-            if agent is not None:
-                self._acquire(agent)
+        assert principal is not None
+        self._unload()
+        if self.responded or kept is None or self.attempts >= MAX_ATTEMPTS:
+            self._break_off(otherwise)
+            return
+        plane = self.plane
+        if plane.snapshot is not self.snapshot:
+            judgement = judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock())
+            if isinstance(judgement.route, Refusal):
+                self._break_off(otherwise)
                 return
-        self._break_off(otherwise)
+            self.route, self.snapshot = judgement.route, plane.snapshot
+        if self.agent is not None:
+            self._tried.append(self.agent.name)
+        agent = plane.placement.another(self.route, forward.packet.affinity, self._tried)
+        if agent is None:
+            self._break_off(otherwise)
+            return
+        self._request_sent = False
+        self._held = [*((data, 0) for data in kept), *self._held]
+        self._kept, self._kept_bytes = [], 0
+        self._acquire(agent)
+
+    def _unload(self) -> None:
+        """The agent has this packet no more."""
+        agent, self._loaded = self._loaded, None
+        if agent is not None:
+            self.route.load.end(agent.name)
 
     def upstream_writable(self) -> None:
         """The agent's side takes data again."""
@@ -381,11 +455,13 @@ class Exchange:
             return
         self.status = head.status
         self.responded = True
+        self._kept = None
+        self._observed(ok=head.status not in FAILURE_STATUSES)
         fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
             (names.ID, names.sf_string(forward.packet.id)),
             (names.AGENT, names.sf_string(self.agent.name)),
-            (names.DECISION, forward.route.grants[self.agent.name].decision_value),
+            (names.DECISION, self.route.grants[self.agent.name].decision_value),
         )
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
@@ -423,6 +499,9 @@ class Exchange:
     def _on_deadline(self) -> None:
         self._deadline = None
         if not self.finished:
+            if self._up is not None and not self.responded:
+                assert self.agent is not None
+                self.plane.health.unanswered(self.agent.name, perf_counter() - self._asked_at)
             self._break_off(Refusal(Reason.DEADLINE_EXCEEDED, "flight-timeout ran out before the agent had answered"))
 
     def _break_off(self, refusal: Refusal, outcome: Outcome = Outcome.FAILED) -> None:
@@ -456,7 +535,11 @@ class Exchange:
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
         self._held = []
+        self._kept = None
         self._body = None
+        self._unload()
+        if self._lease and self.agent is not None:
+            self.plane.placement.release(self._lease, self.plane.clock())
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -45,17 +45,20 @@ class Gate:
         self._on_defect = on_defect
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def enter(self, forward: Forward, principal: Principal, now: float, answer: Answer) -> None:
+    def enter(
+        self, forward: Forward, limits: tuple[Limit, ...], principal: Principal, now: float, answer: Answer
+    ) -> None:
         """Whether `forward` may go on: its rules' rates first, so that what they refuse uses no signature up.
 
         Args:
             forward: the verdict.
+            limits: how often the rules that admit the agent allow.
             principal: the caller.
             now: seconds since the epoch.
             answer: called before this returns, unless a store has to be asked.
 
         """
-        for limit in forward.limits:
+        for limit in limits:
             wait_s = self._wait_s(limit, forward, principal)
             if wait_s:
                 detail = f"{limit.policy}/{limit.rule} allows {limit.rate.text}, per {limit.per.value}; slow down"

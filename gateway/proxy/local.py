@@ -110,6 +110,9 @@ class LocalExchange:
 
     __slots__ = ("_body", "_requests", "downstream", "finished", "head", "stream")
 
+    agent = None
+    """No agent has it."""
+
     def __init__(self, requests: LocalRequests, downstream: DownstreamConnection, stream: int) -> None:
         self.downstream = downstream
         self.stream = stream

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
+from gateway.leases import LeaseTable
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
+from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
-from gateway.routing import Agent
+from gateway.routing import DEFAULT_C, Agent
 from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
@@ -67,6 +69,16 @@ class Telemetry(Protocol):
         """Something failed that should not have."""
 
 
+class Health(Protocol):
+    """Whoever wants to know how agents do."""
+
+    def observed(self, name: str, *, ok: bool, latency_s: float) -> None:
+        """The agent answered, or failed a packet, so long after it was asked."""
+
+    def unanswered(self, name: str, waited_s: float) -> None:
+        """A packet's time was over before the agent had answered it."""
+
+
 class DataPlane:
     """Reads one snapshot per request; the control side swaps `snapshot`."""
 
@@ -79,6 +91,9 @@ class DataPlane:
         tunnel_context: Callable[[str], ssl.SSLContext | None],
         replay: ReplayGuard,
         upstream_limits: UpstreamLimits,
+        health: Health,
+        leases: LeaseTable,
+        bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
         self.loop = loop
@@ -86,6 +101,8 @@ class DataPlane:
         self.tunnel_context = tunnel_context
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
+        self.health = health
+        self.placement = Placement(loop, leases, bound=bound, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
         self.clock = time.time
@@ -114,15 +131,24 @@ class DataPlane:
 
     @snapshot.setter
     def snapshot(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        agents = {agent.name: agent for agent in snapshot.agents}
+        before, self._snapshot = self._snapshot, snapshot
+        members = snapshot.routes.members
         for name, pool in list(self._pools.items()):
-            agent = agents.get(name)
-            if agent is None or agent != pool.agent:
+            agent = members.get(name)
+            if agent is None or agent.endpoint != pool.agent.endpoint:
                 self._retire(self._pools.pop(name))
             else:
-                pool.agent = agent  # the same in all but identity, which is what is looked at first
-        self._to_judge = deque(self._exchanges())
+                pool.agent = agent
+        if snapshot.policies is before.policies and snapshot.keys is before.keys:
+            # What was allowed still is, but perhaps not at an agent that is another one now.
+            known = before.routes.members
+            self._to_judge += [
+                exchange
+                for exchange in self._exchanges()
+                if (agent := exchange.agent) is not None and members.get(agent.name) is not known.get(agent.name)
+            ]
+        else:
+            self._to_judge = deque(self._exchanges())
         if self._to_judge and self._judging_since is None:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
@@ -153,13 +179,13 @@ class DataPlane:
         self._judging_since = None
 
     def _retire(self, pool: Pool) -> None:
-        pool.retired = True
         self._retired.add(pool)
+        pool.retire()
 
     def pool(self, agent: Agent) -> Pool:
         """The connections to `agent`."""
         pool = self._pools.get(agent.name)
-        if pool is None or (pool.agent is not agent and pool.agent != agent):
+        if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
             pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
             if stranger:
@@ -220,6 +246,7 @@ class DataPlane:
             self._sweeper.cancel()
         for listener in self.listeners:
             listener.abort()
+        await self.placement.close()
         await self.gate.close()
         if self.local is not None:
             await self.local.close()

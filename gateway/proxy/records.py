@@ -79,7 +79,7 @@ def _handoff(
     if refusal is not None and refusal.policy:
         policy, rule = refusal.policy, refusal.rule
     elif exchange.forward is not None and exchange.agent is not None:
-        granted = exchange.forward.route.grants[exchange.agent.name]
+        granted = exchange.route.grants[exchange.agent.name]
         policy, rule = granted.policy, granted.rule
     codec = exchange.downstream.codec
     return Handoff(

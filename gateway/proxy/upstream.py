@@ -12,10 +12,10 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol as Interface
 
 from gateway.identity import IdentityError, principal_from_certificate
-from gateway.messages import Fields, RequestHead
+from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.codec import (
     ClientCodec,
     Codec,
@@ -35,9 +35,6 @@ from gateway.proxy.connection import Connection
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.routing import Agent, Protocol
 
-if TYPE_CHECKING:
-    from gateway.proxy.exchange import Exchange
-
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
@@ -53,6 +50,34 @@ class UpstreamLimits:
     max_header_bytes: int = 65536
 
 
+class Requester(Interface):
+    """Whoever sends a request to an agent: it is given a connection, and told what comes of it."""
+
+    def on_upstream(self, connection: UpstreamConnection) -> None:
+        """`connection` has room for the request."""
+
+    def on_connect_failed(self, why: str) -> None:
+        """No connection could be had."""
+
+    def on_agent_gone(self) -> None:
+        """The agent left, or moved, before there was a connection."""
+
+    def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
+        """The agent broke off; `untouched` when it certainly did nothing with the request."""
+
+    def upstream_writable(self) -> None:
+        """More of the request is welcome."""
+
+    def on_response(self, head: ResponseHead, *, ended: bool) -> None:
+        """A response's head, interim or final."""
+
+    def on_response_data(self, data: bytes, size: int) -> None:
+        """A piece of the response's body."""
+
+    def on_response_end(self, trailers: Fields | None) -> None:
+        """The response is whole."""
+
+
 class UpstreamConnection(Connection):
     """One connection to an agent."""
 
@@ -61,7 +86,7 @@ class UpstreamConnection(Connection):
     def __init__(self, pool: Pool, context: ssl.SSLContext | None) -> None:
         super().__init__(pool.loop, pool.on_defect)
         self.pool = pool
-        self.exchanges: dict[int, Exchange] = {}
+        self.exchanges: dict[int, Requester] = {}
         self.idle_since = pool.loop.time()
         self.ready = False
         self.opened: asyncio.Future[None] = pool.loop.create_future()
@@ -121,7 +146,7 @@ class UpstreamConnection(Connection):
 
     # -- what an exchange asks for ----------------------------------------------------------------------
 
-    def open(self, exchange: Exchange, head: RequestHead, *, ended: bool) -> int:
+    def open(self, exchange: Requester, head: RequestHead, *, ended: bool) -> int:
         """Send a request's head; gives its stream."""
         assert self.codec is not None
         stream = self.codec.send_request(head, ended=ended)
@@ -131,7 +156,7 @@ class UpstreamConnection(Connection):
         return stream
 
     def send_data(self, stream: int, data: bytes) -> bool:
-        """Send a piece of request body; ``False`` asks the source to wait for `Exchange.upstream_writable`."""
+        """Send a piece of request body; ``False`` asks the source to wait for `Requester.upstream_writable`."""
         assert self.codec is not None
         more = self.codec.send_data(stream, data)
         self.gather(len(data))
@@ -242,7 +267,7 @@ class Pool:
         """HTTP/1.1: unused connections, the warmest last."""
         self._shared: list[UpstreamConnection] = []
         """HTTP/2: connections that take more streams."""
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[Requester] = deque()
         self._opening: set[asyncio.Task[None]] = set()
 
     @property
@@ -250,8 +275,8 @@ class Pool:
         """Whether nothing is open, opening, or waited for."""
         return not (self.connections or self._opening or self._waiting)
 
-    def acquire(self, exchange: Exchange) -> bool:
-        """Give `exchange` a connection, now or later, by `Exchange.on_upstream`; ``False`` when too many wait."""
+    def acquire(self, exchange: Requester) -> bool:
+        """Give `exchange` a connection, now or later, by `Requester.on_upstream`; ``False`` when too many wait."""
         connection = self._take()
         if connection is not None:
             exchange.on_upstream(connection)
@@ -262,7 +287,14 @@ class Pool:
         self._open_more()
         return True
 
-    def cancel(self, exchange: Exchange) -> None:
+    def retire(self) -> None:
+        """The agent is gone, or has moved: what is under way goes on, what waits looks for another."""
+        self.retired = True
+        waiting, self._waiting = self._waiting, deque()
+        for exchange in waiting:
+            exchange.on_agent_gone()
+
+    def cancel(self, exchange: Requester) -> None:
         """`exchange` waits no longer."""
         if exchange in self._waiting:
             self._waiting.remove(exchange)

@@ -52,6 +52,11 @@ class Agent:
         return self.trust * self.reliability
 
     @property
+    def endpoint(self) -> tuple[str, int, Protocol, SpiffeId | None]:
+        """What a connection to it depends on."""
+        return self.host, self.port, self.protocol, self.spiffe_id
+
+    @property
     def tls(self) -> bool:
         """Whether the connection to this agent is TLS."""
         return self.protocol is Protocol.H2 or self.spiffe_id is not None

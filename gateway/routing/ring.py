@@ -59,6 +59,11 @@ class Ring:
         """How many points there are."""
         return len(self._circle)
 
+    @property
+    def weight(self) -> float:
+        """The weight of all agents."""
+        return self._total / self.points
+
     def _count(self, agent: Agent) -> int:
         # Rounded up: where weights come to 1, the points come to `points`.
         return max(1, ceil(self.points * agent.weight))

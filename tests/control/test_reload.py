@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import signal
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import yaml
 
 from gateway.control import snapshot as snapshots
 from gateway.control.config import load_config
-from gateway.control.reload import MAX_EVENTS, MAX_TOLD, Attempt, ReloadEvent, Status, attempt, follow, told
+from gateway.control.reload import MAX_EVENTS, MAX_TOLD, ReloadEvent, Status, attempt, told
 from gateway.decision import EMPTY
 from gateway.documents import MAX_TEXT_BYTES
 from tests.conformance.test_http1 import answer_each
@@ -191,37 +189,6 @@ def test_what_is_told_is_bounded() -> None:
         status.history.append(ReloadEvent(NOW, str(number)))
     assert [event.revision for event in status.history] == [str(number) for number in range(1, MAX_EVENTS + 1)]
     assert told(list(range(MAX_TOLD + 2)))[-2:] == (str(MAX_TOLD - 1), "and 2 more")
-
-
-def test_changes_during_a_reading_make_one_more_and_readings_never_overlap() -> None:
-    async def scene() -> None:
-        loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-        begun, adopted = asyncio.Semaphore(0), asyncio.Semaphore(0)
-        may_end = threading.Semaphore(0)
-
-        def read() -> Attempt:
-            loop.call_soon_threadsafe(begun.release)
-            may_end.acquire()
-            return Attempt(None, None, ())
-
-        task = asyncio.create_task(follow(changed, read, lambda _: adopted.release()))
-        changed.set()
-        await begun.acquire()
-        for _ in range(3):
-            changed.set()
-            await asyncio.sleep(0)
-        assert begun.locked()  # none beside the first
-        may_end.release()
-        await adopted.acquire()
-        await begun.acquire()
-        may_end.release()
-        await adopted.acquire()
-        assert not changed.is_set()
-        assert begun.locked()  # and no third
-        task.cancel()
-
-    asyncio.run(asyncio.wait_for(scene(), 10))
 
 
 def test_a_failure_of_the_gateway_itself_is_told_and_ends_nothing(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -15,6 +16,8 @@ from gateway.admission import ReplayMemory
 from gateway.control.config import ClientAuth, Identity
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
+from gateway.leases import LeaseMemory, LeaseSpec
+from gateway.membership.health import Health, HealthSpec
 from gateway.membership.registration_api import Registrations
 from gateway.membership.registration_source import RegistrationSource
 from gateway.membership.registration_store import RegistrationMemory, RegistrationStore
@@ -88,6 +91,10 @@ class Registering:
             upstream_context=tls.client,
             tunnel_context=lambda _: None,
             replay=ReplayMemory(),
+            health=Health(
+                HealthSpec(), on_change=self._changed, clock=loop.time, rng=Random(1), context=tls.client
+            ),
+            leases=LeaseMemory(LeaseSpec()),
             upstream_limits=UpstreamLimits(),
         )
         self.plane.local = LocalRequests(loop, self.registrations, telemetry.defect)

@@ -1,0 +1,112 @@
+"""Who the members are: the files' agents, what other sources say, what cards and health add."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from random import Random
+from time import monotonic
+
+from gateway.control.config import GatewaySpec
+from gateway.membership.cards import CardReader, with_cards
+from gateway.membership.file import ListedAgents
+from gateway.membership.health import Health
+from gateway.membership.registration_api import Registrations
+from gateway.membership.registration_source import RegistrationSource
+from gateway.membership.registration_store import RegistrationStore
+from gateway.membership.roster import Source, compose
+from gateway.policy.membership import MembershipPolicySet
+from gateway.routing import Agent
+
+Context = Callable[[Agent], ssl.SSLContext]
+
+
+class Membership:
+    """Owns the sources of members and what is observed of them; `everyone` is what they come to."""
+
+    def __init__(
+        self,
+        config: GatewaySpec,
+        on_change: Callable[[], None],
+        *,
+        store: RegistrationStore,
+        policies: Callable[[], MembershipPolicySet],
+        context: Context,
+        new_context: Context,
+    ) -> None:
+        """Nothing is followed yet.
+
+        Args:
+            config: which sources there are.
+            on_change: called on the event loop when `everyone` may come to something else.
+            store: where registrations are kept.
+            policies: who may register what, as it is in force.
+            context: gives the TLS context for a connection to an agent.
+            new_context: the same, for somebody who changes it.
+
+        """
+        self._tls = config.identity is not None
+        self._on_change = on_change
+        self.health = Health(config.health, on_change=on_change, clock=monotonic, rng=Random(), context=context)
+        self.registrations = Registrations(store, policies=policies, taken=self._taken)
+        self._cards = CardReader(new_context, on_change)
+        self._listed = ListedAgents((), frozenset())
+        self.sources: tuple[Source, ...] = tuple(self._sources(config, store, new_context))
+        self._left_out: Mapping[str, str] = {}
+
+    def _sources(self, config: GatewaySpec, store: RegistrationStore, new_context: Context) -> Iterator[Source]:
+        yield RegistrationSource(store, self._on_change, card_context=new_context)
+
+    def _taken(self, name: str) -> bool:
+        """Whether a member has this name that has not registered."""
+        others = (source for source in self.sources if source.name != RegistrationSource.name)
+        return any(agent.name == name for agent in self._listed.agents) or any(name in each.agents for each in others)
+
+    def composed(self, listed: ListedAgents) -> tuple[Agent, ...]:
+        """All members as their sources have them now, sorted by name; may be called in any thread.
+
+        Args:
+            listed: the agents of the files.
+
+        """
+        files = with_cards(listed.agents, listed.with_card, self._cards.capabilities)
+        composed = compose(files.values(), self.sources, tls=self._tls)
+        self._left_out = composed.problems
+        return composed.agents
+
+    def observed(self, agents: Iterable[Agent]) -> tuple[Agent, ...]:
+        """`agents` with what is observed of them; may be called in any thread."""
+        return self.health.overlay(agents)
+
+    def follow(self, listed: ListedAgents, agents: tuple[Agent, ...]) -> None:
+        """From now on `agents` are the members, composed of `listed` and the other sources."""
+        if listed is not self._listed:
+            self._listed = listed
+            self._cards.follow(agent for agent in listed.agents if agent.name in listed.with_card)
+        self.health.follow(agents, listed.checks)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is no member, or not as it should be, and why; by name."""
+        found: dict[str, str] = {}
+        for source in self.sources:
+            found.update(source.problems)
+        return {**found, **self._cards.problems, **self._left_out}
+
+    def status(self) -> dict[str, object]:
+        """How sources and members are, as JSON values."""
+        return {
+            "sources": {source.name: source.status() for source in self.sources},
+            "cards": self._cards.status(),
+            "health": self.health.status(),
+            "problems": self.problems,
+        }
+
+    async def run(self) -> None:
+        """Follow everything, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cards.run())
+            tasks.create_task(self.health.run())
+            for source in self.sources:
+                tasks.create_task(source.run())

@@ -1,0 +1,41 @@
+"""What replicas may share: in this process without a Redis, in Redis with one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.admission import ReplayGuard, ReplayMemory
+from gateway.control.config import GatewaySpec
+from gateway.documents import DocumentError, Problem
+from gateway.leases import LeaseMemory, LeaseTable
+from gateway.membership.registration_store import RegistrationMemory, RegistrationStore
+
+
+class Shared(NamedTuple):
+    """The stores."""
+
+    replay: ReplayGuard
+    """Which signatures were accepted."""
+    leases: LeaseTable
+    """Where conversations are."""
+    registrations: RegistrationStore
+    """Which agents have registered themselves."""
+
+
+def shared(config: GatewaySpec) -> Shared:
+    """The stores that `config` asks for.
+
+    Raises:
+        DocumentError: the client library for Redis is not installed.
+
+    """
+    if config.redis is None:
+        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory())
+    try:
+        from gateway.admission.redis_replay import RedisReplay
+        from gateway.leases.redis_leases import RedisLeases
+    except ImportError:
+        message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
+        raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
+    url = config.redis.url
+    return Shared(RedisReplay(url), RedisLeases(url, config.leases), RegistrationMemory())

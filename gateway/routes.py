@@ -1,0 +1,226 @@
+"""Routes: for each thing that policy allows, the agents that it may go to, as a ring.  Pure.
+
+Enters: rulings and members.  Leaves: a `Route`, or why there is none.
+A route is made when it is first asked for, and carried along from then on: an agent that comes, goes or changes
+costs each route one look at that agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.packet import Capabilities
+from gateway.packet import fields as names
+from gateway.policy import Allow, CompiledRule, Limit
+from gateway.policy.model import Grant
+from gateway.routing import DEFAULT_POINTS, Agent, AgentState, Load, Ring
+
+MAX_ROUTES = 1_000
+MAX_POINTS = 20_000_000
+"""Of all rings together, at 12 bytes each; beyond either bound everything is forgotten and made anew when asked for."""
+EVEN_SHARE = 0.8
+"""A zone keeps its packets while its agents weigh at least so much of a fair share of all."""
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The rules that admit an agent, one for each capability of the packet, first things first."""
+
+    policy: str
+    rule: str
+    """Of the first capability; so is `policy`."""
+    decision_value: bytes
+    """The value of ``flight-decision``."""
+    limits: tuple[Limit, ...] = ()
+    """How often these rules allow."""
+    grants: tuple[Grant, ...] = ()
+    """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A decided way: the agents that are ready, as a ring, and the rules that admit each agent."""
+
+    ring: Ring
+    grants: Mapping[str, Granted]
+    """By agent name: every agent that policy admits, ready or not."""
+    load: Load
+    """What is under way at each agent on this route: the one thing here that lives, and outlives the snapshot."""
+    wider: Ring
+    """`ring`, and the agents of other zones."""
+    members: Mapping[str, Agent]
+    """Every member by name, admitted or not."""
+
+
+class Change(NamedTuple):
+    """An agent as it was and as it is; ``None`` where it is no member."""
+
+    before: Agent | None
+    after: Agent | None
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """The agents that a ruling admits for the capabilities and the trust that a packet asks for."""
+
+    allow: Allow
+    wanted: frozenset[str]
+    min_trust: float
+    capable: int
+    """How many members offer what is wanted, admitted or not."""
+    grants: Mapping[str, Granted]
+    ready: Ring
+    near: Ring
+    """Those of `ready` that are in the gateway's zone."""
+    load: Load
+    route: Route | None
+    """``None`` when no agent is ready."""
+
+
+def _holds_its_share(near: Ring, ready: Ring) -> bool:
+    """Whether the agents of one zone can take the packets of that zone, if each zone has as many."""
+    if not near.agents:
+        return False
+    zones = len({agent.zone for agent in ready.agents if agent.zone})
+    return near.weight * zones >= EVEN_SHARE * ready.weight
+
+
+class Routes:
+    """The routes of one snapshot."""
+
+    __slots__ = ("_admitted", "_granted", "_held", "_rings", "agents", "members", "points", "revision", "zone")
+
+    def __init__(
+        self, agents: tuple[Agent, ...], revision: str, zone: str = "", points: int = DEFAULT_POINTS
+    ) -> None:
+        self.agents = agents
+        self.members = {agent.name: agent for agent in agents}
+        self.revision = revision
+        self.zone = zone
+        self.points = points
+        self._admitted: dict[Hashable, Admitted] = {}
+        self._granted: dict[tuple[CompiledRule, ...], Granted] = {}
+        self._rings: dict[tuple[str, ...], Ring] = {}
+        """By the names of their agents: what different rulings admit is often the same."""
+        self._held = 0
+
+    def admitted(self, allow: Allow, capabilities: Capabilities) -> Admitted:
+        """The agents that `allow` admits for `capabilities`."""
+        key = (allow.key, capabilities)
+        found = self._admitted.get(key)
+        if found is None:
+            if len(self._admitted) >= MAX_ROUTES or self._held > MAX_POINTS:
+                self._admitted.clear()
+                self._rings.clear()
+                self._held = 0
+            found = self._admitted[key] = self._admit(allow, capabilities)
+        return found
+
+    def _admit(self, allow: Allow, capabilities: Capabilities) -> Admitted:
+        wanted, min_trust = frozenset(capabilities.names), capabilities.min_trust
+        capable = [agent for agent in self.agents if wanted <= agent.capabilities]
+        grants: dict[str, Granted] = {}
+        ready: list[Agent] = []
+        for agent in capable:
+            granted = self._grant(allow, agent, min_trust)
+            if granted is not None:
+                grants[agent.name] = granted
+                if agent.state is AgentState.READY:
+                    ready.append(agent)
+        near = [agent for agent in ready if self.zone and agent.zone == self.zone]
+        ring, close = self._ring(ready), self._ring(near)
+        load = Load()
+        way = self._way(ring, close, grants, load)
+        return Admitted(allow, wanted, min_trust, len(capable), grants, ring, close, load, way)
+
+    def _way(self, ready: Ring, near: Ring, grants: Mapping[str, Granted], load: Load) -> Route | None:
+        if not ready.agents:
+            return None
+        ring = near if _holds_its_share(near, ready) else ready
+        return Route(ring, grants, load, ready, self.members)
+
+    def _grant(self, allow: Allow, agent: Agent, min_trust: float) -> Granted | None:
+        rules = allow.admits(agent) if agent.trust >= min_trust else ()
+        if not rules:
+            return None
+        granted = self._granted.get(rules)
+        if granted is None:
+            granted = self._granted[rules] = _granted(rules, self.revision)
+        return granted
+
+    def _ring(self, agents: list[Agent]) -> Ring:
+        key = tuple(agent.name for agent in agents)
+        ring = self._rings.get(key)
+        if ring is None:
+            ring = self._rings[key] = Ring(agents, self.points)
+            self._held += len(ring)
+        return ring
+
+    def changed(self, agents: tuple[Agent, ...], changes: Iterable[Change]) -> Routes:
+        """The routes of the next snapshot, in which `changes` have led to `agents`; policies are the same."""
+        changes = tuple(changes)
+        after = Routes(agents, self.revision, self.zone, self.points)
+        after._granted = dict(self._granted)
+        rings: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Ring] = {}
+        for key, admitted in list(self._admitted.items()):
+            after._admitted[key] = after._follow(admitted, changes, rings)
+        for ring in {id(ring): ring for each in after._admitted.values() for ring in (each.ready, each.near)}.values():
+            after._rings[tuple(agent.name for agent in ring.agents)] = ring
+            after._held += len(ring)
+        return after
+
+    def _follow(
+        self,
+        admitted: Admitted,
+        changes: tuple[Change, ...],
+        rings: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Ring],
+    ) -> Admitted:
+        capable = admitted.capable
+        grants = dict(admitted.grants)
+        ready: dict[str, Agent | None] = {}
+        for before, after in ((change.before, change.after) for change in changes):
+            was = before is not None and admitted.wanted <= before.capabilities
+            now = after is not None and admitted.wanted <= after.capabilities
+            capable += now - was
+            if not (was or now):
+                continue
+            granted = self._grant(admitted.allow, after, admitted.min_trust) if after is not None and now else None
+            name = (after or before).name  # type: ignore[union-attr]
+            if granted is None:
+                grants.pop(name, None)
+                ready[name] = None
+            else:
+                assert after is not None
+                grants[name] = granted
+                ready[name] = after if after.state is AgentState.READY else None
+
+        def turned(ring: Ring, *, near: bool) -> Ring:
+            here = {
+                name: agent if agent is not None and (not near or (self.zone and agent.zone == self.zone)) else None
+                for name, agent in ready.items()
+            }
+            upserted = [agent for agent in here.values() if agent is not None]
+            removed = [name for name, agent in here.items() if agent is None]
+            key = (id(ring), tuple(agent.name for agent in upserted), tuple(removed))
+            if key not in rings:
+                rings[key] = ring.changed(upserted, removed)
+            return rings[key]
+
+        ring, close = turned(admitted.ready, near=False), turned(admitted.near, near=True)
+        way = self._way(ring, close, grants, admitted.load)
+        return Admitted(
+            admitted.allow, admitted.wanted, admitted.min_trust, capable, grants, ring, close, admitted.load, way
+        )
+
+
+def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
+    first = rules[0]
+    value = b"allow;policy=%s;revision=%s" % (names.sf_string(first.policy), names.sf_string(revision))
+    distinct = dict.fromkeys(rules)
+    return Granted(
+        first.policy,
+        first.name,
+        value,
+        tuple(rule.limit for rule in distinct if rule.limit is not None),
+        tuple(rule.grant for rule in distinct if rule.grant is not None),
+    )
