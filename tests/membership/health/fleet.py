@@ -50,6 +50,13 @@ class Fleet:
         for _ in range(times):
             self.health.observed(name, ok=False, latency_s=0.0)
 
+    def checked(self, name: str, *answers: str) -> None:
+        """Have checks answer why the agent is not well, or nothing."""
+        record = self.health._members.all.get(name)
+        for why in answers:
+            if record is not None and record.check is not None:
+                self.health._on_answer(record, why)
+
     def as_seen(self) -> dict[str, Agent]:
         return {each.name: each for each in self.health.overlay(self.agents)}
 

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 
-import pytest
-
 from gateway.membership.health import CheckSpec, CheckType, Health, HealthSpec, Reason
 from gateway.membership.health.checks import AT_ONCE
 from gateway.routing import Agent, AgentState
@@ -111,43 +109,42 @@ async def test_who_answers_only_by_tcp_may_be_checked_so() -> None:
 
 def test_thresholds_count_answers_in_a_row() -> None:
     three = Fleet([agent("a0"), agent("a1"), agent("a2")], HealthSpec(check=CheckSpec()))
-    record = three.health._members.all["a0"]
-    for why in ["no", "no", "", "no", "no"]:
-        three.health._on_answer(record, why)
+    three.checked("a0", "no", "no", "", "no", "no")
     assert three.out == []
-    three.health._on_answer(record, "no")
+    three.checked("a0", "no")
     assert three.out == ["a0"]
     three.pass_s(600)
     assert three.out == ["a0"]
-    for why in ["", "no", ""]:
-        three.health._on_answer(record, why)
+    three.checked("a0", "", "no", "")
     assert three.out == ["a0"]
-    three.health._on_answer(record, "")
+    three.checked("a0", "")
     assert (three.out, three.share("a0")) == ([], 0.125)
 
 
 def test_an_ejection_for_failures_lasts_its_time_though_the_checks_are_good() -> None:
     three = Fleet([agent("a0"), agent("a1"), agent("a2")], HealthSpec(check=CheckSpec()))
     three.fail("a0", 5)
-    for _ in range(5):
-        three.health._on_answer(three.health._members.all["a0"], "")
+    three.checked("a0", "", "", "", "", "")
     three.pass_s(29)
     assert three.out == ["a0"]
     three.pass_s(1)
     assert three.out == []
 
 
+def test_an_agent_that_is_not_well_stays_out_when_its_ejection_for_failures_is_over() -> None:
+    three = Fleet([agent("a0"), agent("a1"), agent("a2")], HealthSpec(check=CheckSpec()))
+    three.fail("a0", 5)
+    three.checked("a0", "no", "no", "no")
+    three.pass_s(60)
+    assert three.out == ["a0"]
+    three.checked("a0", "", "")
+    assert three.out == []
+
+
 def test_a_place_that_becomes_free_is_taken_by_one_that_is_not_well() -> None:
     three = Fleet([agent("a0"), agent("a1"), agent("a2")], HealthSpec(check=CheckSpec()))
     three.fail("a0", 5)
-    for _ in range(3):
-        three.health._on_answer(three.health._members.all["a1"], "no")
+    three.checked("a1", "no", "no", "no")
     assert three.out == ["a0"]
     three.pass_s(30)
     assert three.out == ["a1"]
-
-
-@pytest.mark.parametrize("type_", [CheckType.GRPC, CheckType.TCP])
-def test_a_path_is_for_http_only(type_: CheckType) -> None:
-    with pytest.raises(ValueError, match="asks for no path"):
-        CheckSpec(type=type_, path="/healthz")

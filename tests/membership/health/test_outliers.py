@@ -214,4 +214,14 @@ def test_nobody_unknown_is_observed() -> None:
     three.fail("stranger", 50)
     three.ok("stranger")
     three.health.unanswered("stranger", 60)
-    assert three.health.status() == {"ejected": [], "reduced": {}, "unhealthy": {}, "spared": 0, "defects": 0}
+    assert not any(three.health.status().values())
+
+
+def test_the_status_tells_of_the_first_and_counts_the_rest() -> None:
+    many = fleet(900)
+    for number in range(300):
+        many.fail(f"a{number}", 5)
+    status = many.health.status()
+    assert status["ejected_agents"] == 300
+    assert [each["agent"] for each in status["ejected"]][:2] == ["a0", "a1"]  # type: ignore[attr-defined]
+    assert len(status["ejected"]) == 100  # type: ignore[arg-type]

@@ -55,10 +55,7 @@ class HealthOfAFleet(RuleBasedStateMachine):
 
     @rule(name=names, why=st.sampled_from(["", "no"]), times=st.integers(1, 3))
     def a_check_answers(self, name: str, why: str, times: int) -> None:
-        record = self.fleet.health._members.all.get(name)
-        if record is not None:
-            for _ in range(times):
-                self.fleet.health._on_answer(record, why)
+        self.fleet.checked(name, *[why] * times)
 
     @rule(seconds=st.sampled_from([1, 5, 30]))
     def time_passes(self, seconds: int) -> None:
@@ -104,6 +101,24 @@ class HealthOfAFleet(RuleBasedStateMachine):
 
 TestHealthOfAFleet = HealthOfAFleet.TestCase
 TestHealthOfAFleet.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+packets = st.tuples(names, st.integers(1, 40), st.floats(0.1, 0.19))
+
+
+@given(fleets, st.lists(st.one_of(packets, st.sampled_from([1, 5, 10])), max_size=60), st.data())
+def test_a_healthy_fleet_is_never_touched(members: list[Agent], steps: list[object], data: st.DataObject) -> None:
+    fleet = Fleet(members)
+    for step in steps:
+        if isinstance(step, tuple):
+            fleet.ok(*step)
+        else:
+            assert isinstance(step, int)
+            fleet.pass_s(step)
+            kept = data.draw(st.integers(0, len(members)))
+            fleet.follow(members[kept:] + members[:kept])
+    assert fleet.changes == 0
+    assert all(seen is known for seen, known in zip(fleet.health.overlay(members), members, strict=True))
 
 
 @given(st.floats(0, 1), st.integers(1, 8))
