@@ -85,6 +85,13 @@ def test_at_most_a_third_is_out_at_once(size: int, most: int) -> None:
     assert some.health.status()["spared"]
 
 
+def test_however_large_the_share_that_may_be_out_one_stays() -> None:
+    four = fleet(4, maxEjectedShare=1)
+    for number in range(4):
+        four.fail(f"a{number}", 20)
+    assert four.out == ["a0", "a1", "a2"]
+
+
 def test_whoever_was_spared_is_ejected_when_there_is_room_and_it_fails_again() -> None:
     three = fleet()
     three.fail("a0", 5)

@@ -147,3 +147,15 @@ def test_what_changed_is_the_same_object_until_it_changes_again() -> None:
     fleet.fail("a0", 5)
     assert fleet.as_seen()["a0"] is fleet.as_seen()["a0"]
     assert fleet.as_seen()["a1"] is fleet.agents[1]
+
+
+def test_who_leaves_while_shares_are_reconsidered_is_not_taken_for_who_comes_after() -> None:
+    fleet = Fleet([agent(name) for name in NAMES])
+    for _ in range(50):
+        fleet.ok("a0")
+        fleet.fail("a0")
+    fleet.now += 5
+    for _ in fleet.health._steps():
+        fleet.follow([agent("a0", port=9090), *fleet.agents[1:]])
+    assert fleet.share("a0") == 1.0
+    assert fleet.changes == 0
