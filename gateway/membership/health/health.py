@@ -7,9 +7,10 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from heapq import nsmallest
 from random import Random
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.membership.health.checks import Checks
 from gateway.membership.health.members import Members
@@ -28,6 +29,9 @@ TICK_S: Final = 1.0
 RECONSIDER_S: Final = 5.0
 """How often shares may change, all at once."""
 
+MAX_TOLD: Final = 100
+"""Agents of each kind that `Health.status` tells of."""
+
 _AT_A_TIME: Final = 1000
 """Agents looked at in one step."""
 
@@ -41,6 +45,8 @@ _EPSILON_S: Final = 1e-6
 
 _NO_CHECKS: Mapping[str, CheckSpec] = MappingProxyType({})
 _log = math.log
+
+Value = TypeVar("Value")
 
 
 class Health:
@@ -123,8 +129,7 @@ class Health:
 
     def _on_answer(self, record: Record, why: str) -> None:
         check = record.check
-        if check is None:
-            return
+        assert check is not None
         if bool(why) == bool(record.unhealthy):
             record.streak = 0
             record.unhealthy = why
@@ -239,15 +244,23 @@ class Health:
         return len(self._members.out)
 
     def status(self) -> dict[str, object]:
-        """What is not as it should be, as JSON values; times are seconds from now."""
+        """What is not as it should be, as JSON values: how many, and the first `MAX_TOLD`; times count from now."""
         now, members = self._clock(), self._members
+        reduced = {name: record.share for name, record in members.altered.items() if not record.ejected}
         return {
-            "ejected": [_ejection(record, now) for _, record in sorted(members.out.items())],
-            "reduced": {name: record.share for name, record in sorted(members.altered.items()) if not record.ejected},
-            "unhealthy": {name: record.unhealthy for name, record in sorted(members.unhealthy.items())},
+            "ejected_agents": len(members.out),
+            "ejected": [_ejection(record, now) for _, record in _first(members.out)],
+            "reduced_agents": len(reduced),
+            "reduced": dict(_first(reduced)),
+            "unhealthy_agents": len(members.unhealthy),
+            "unhealthy": {name: record.unhealthy for name, record in _first(members.unhealthy)},
             "spared": members.spared,
             "defects": self._defects + self._checks.defects,
         }
+
+
+def _first(named: Mapping[str, Value]) -> list[tuple[str, Value]]:
+    return [(name, named[name]) for name in nsmallest(MAX_TOLD, named)]
 
 
 def _as_observed(agent: Agent, record: Record) -> Agent:

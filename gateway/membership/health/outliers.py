@@ -26,19 +26,19 @@ def ejection_s(spec: OutlierSpec, count: int) -> float:
 
 def sweep(records: Iterable[Record], spec: OutlierSpec) -> list[Record]:
     """Those whose success rate since the last sweep is far below that of their peers of any capability, worst first."""
-    rates: dict[str, tuple[Record, float]] = {}
+    rates: list[tuple[float, Record]] = []
     for record in records:
         good, bad = record.good - record.swept_good, record.bad - record.swept_bad
         if good or bad:
             record.swept_good, record.swept_bad = record.good, record.bad
             if good + bad >= spec.min_requests and record.ready and not record.ejected:
-                rates[record.agent.name] = record, good / (good + bad)
-    best = max((rate for _, rate in rates.values()), default=0.0)
-    suspects = [each for each in rates.values() if each[1] < best - _LEAST_DISTANCE]
-    wanted = {capability for record, _ in suspects for capability in record.agent.capabilities}
+                rates.append((good / (good + bad), record))
+    best = max((rate for rate, _ in rates), default=0.0)
+    suspects = [(rate, record) for rate, record in rates if rate < best - _LEAST_DISTANCE]
+    wanted = {capability for _, record in suspects for capability in record.agent.capabilities}
     peers: dict[str, list[float]] = {capability: [] for capability in wanted}
     if wanted:  # mostly nobody is suspected
-        for record, rate in rates.values():
+        for rate, record in rates:
             for capability in wanted & record.agent.capabilities:
                 peers[capability].append(rate)
     thresholds = {
@@ -47,8 +47,9 @@ def sweep(records: Iterable[Record], spec: OutlierSpec) -> list[Record]:
         if len(group) >= spec.min_agents
     }
     outliers = [
-        (rate, record.agent.name, record)
-        for record, rate in suspects
+        (rate, record)
+        for rate, record in suspects
         if any(rate < thresholds.get(capability, 0.0) for capability in record.agent.capabilities)
     ]
-    return [record for _, _, record in sorted(outliers, key=lambda each: each[:2])]
+    outliers.sort(key=lambda each: (each[0], each[1].agent.name))
+    return [record for _, record in outliers]
