@@ -25,9 +25,14 @@ from gateway.packet.keys import Key, KeySet, SigningKey
 from gateway.packet.signature import sign, verify
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
-from gateway.routing import Agent
+from gateway.routing import Agent, Load, Ring, pick
+from gateway.routing.simulate import agents
 
 _RULES = 2000
+_MEMBERS = 5000
+_POINTS = 160
+_UNDER_WAY = 10
+"""Packets at each member."""
 _NOW = 1_800_000_000.0
 _CALLER = Principal(SpiffeId("spiffe://mesh.local/ns/agents/sa/planner-7"))
 _REPEATS = 30
@@ -138,10 +143,28 @@ def _verification(head: RequestHead, keys: KeySet) -> Callable[[], object]:
 def _reload() -> list[Part]:
     # Another text each time: what compiled once is remembered.
     numbers = itertools.count()
-    best = min(
-        _seconds(lambda: _snapshot(_policies(_RULES, f"request.path != '/{next(numbers)}'"))) for _ in range(3)
-    )
+    best = min(_seconds(lambda: _snapshot(_policies(_RULES, f"request.path != '/{next(numbers)}'"))) for _ in range(3))
     return [Part("reload of 2,000 rules with CEL", best, "s", 1)]
+
+
+def _rings() -> list[Part]:
+    ring, load = Ring(agents(_MEMBERS), _POINTS), Load()
+    for agent in ring.agents:
+        for _ in range(_UNDER_WAY):
+            load.begin(agent.name)
+    # So many that points and names do not stay in the processor's caches.
+    keys = itertools.cycle([b"c-%d" % number for number in range(10_000)])
+    [newcomer] = agents(1, _MEMBERS)
+
+    def picked() -> None:
+        name = pick(ring, next(keys), load).name
+        load.begin(name)
+        load.end(name)
+
+    return [
+        Part("pick by bounded load, 5,000 agents × 160 points", _us(picked, 10_000), "µs", 3),
+        Part("one agent joins 5,000 × 160 points", _us(lambda: ring.changed([newcomer]), 1) / 1e3, "ms", 50),
+    ]
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -152,7 +175,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def measure() -> list[Part]:
     """Measure every part, on the core that this runs on."""
-    return _decisions() + _signatures() + _reload()
+    return _decisions() + _rings() + _signatures() + _reload()
 
 
 def show(console: Console, parts: list[Part]) -> None:

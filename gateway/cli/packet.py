@@ -132,7 +132,7 @@ def show(
 def _lines(envelope: Envelope) -> Iterator[tuple[str, str]]:
     for member, value in envelope.document().items():
         match member, value:
-            case ("data" | "data_base64"), _:
+            case (("data" | "data_base64"), _):
                 yield "payload", f"{len(envelope.body)} bytes"
             case _, dict():
                 yield member, ", ".join(f"{key}={each}" for key, each in value.items())

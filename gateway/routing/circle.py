@@ -50,22 +50,20 @@ class Circle:
             or np.any(here.points[np.minimum(puts, len(self) - 1)] == won.points)
         ):
             return None
-        cuts = sorted([(at, put) for put, at in enumerate(puts.tolist())] + [(at, -1) for at in drops.tolist()])
+        out = len(won.points)
+        cuts = sorted([(at, put) for put, at in enumerate(puts.tolist())] + [(at, out) for at in drops.tolist()])
         return Circle(Marks(_spliced(here.points, won.points, cuts), _spliced(here.owners, won.owners, cuts)))
 
 
 def _spliced(
     old: npt.NDArray[_Number], new: npt.NDArray[_Number], cuts: Sequence[tuple[int, int]]
 ) -> npt.NDArray[_Number]:
-    """`old`, where at each of `cuts` a number of `new` is put in, or (-1) the one that stands there is left out."""
+    """`old`, cut at each of `cuts`: a number of `new` is put in, or where none has that place, the next is left out."""
     pieces = []
     start = 0
     for at, put in cuts:
         pieces.append(old[start:at])
-        if put < 0:
-            start = at + 1
-        else:
-            pieces.append(new[put : put + 1])
-            start = at
+        pieces.append(new[put : put + 1])
+        start = at if put < len(new) else at + 1
     pieces.append(old[start:])
     return np.concatenate(pieces)

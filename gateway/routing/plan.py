@@ -98,9 +98,9 @@ def plan(before: Ring, after: Ring) -> Plan:
         left=tuple(name for name in had if name not in has),
         reweighted=tuple(name for name in has if name in had and has[name].weight != had[name].weight),
         moves=tuple(moves),
-        moved=sum(move.share for move in moves),
-        between_survivors=sum(move.share for move in moves if move.origin in has and move.target in had),
-        least=sum(share for share in lost.values() if share > 0),
+        moved=sum((move.share for move in moves), 0.0),
+        between_survivors=sum((move.share for move in moves if move.origin in has and move.target in had), 0.0),
+        least=sum((share for share in lost.values() if share > 0), 0.0),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gateway.routing.agent import Agent
 from gateway.routing.load import DEFAULT_C, Load, pick
-from gateway.routing.plan import Shares, Spread, fair_shares, plan, spread
+from gateway.routing.plan import Shares, Spread, fair_shares, key_shares, plan, spread
 from gateway.routing.ring import Ring
 
 PACKETS_PER_AGENT = 10
@@ -45,6 +45,42 @@ class Occupancy:
     spread: Spread
     at_owner: float
     """The share of packets that went to the owner of their key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a simulated ring did."""
+
+    agents: int
+    points: int
+    """Of the ring."""
+    packets: int
+    """Under way."""
+    keys: Spread
+    steps: tuple[Step, ...]
+    alone: Occupancy
+    """With every packet at the owner of its key."""
+    bounded: Occupancy
+
+    @property
+    def moved_to_ideal(self) -> float:
+        """The keys that all steps moved, in multiples of what they ideally move."""
+        return sum(step.moved for step in self.steps) / sum(step.ideal for step in self.steps)
+
+
+def simulate(count: int, points: int, joins: int, leaves: int, rng: Random) -> Run:
+    """A ring of `count` agents that weigh the same: its keys, its churn, its load."""
+    ring = Ring(agents(count), points)
+    packets = count * PACKETS_PER_AGENT
+    return Run(
+        count,
+        len(ring),
+        packets,
+        spread(key_shares(ring), fair_shares(ring)),
+        tuple(churn(ring, joins, leaves, rng)),
+        unbounded(ring, rng, packets),
+        bounded(ring, rng, packets),
+    )
 
 
 def agents(count: int, first: int = 0) -> list[Agent]:
@@ -114,8 +150,3 @@ def _occupied(ring: Ring, rng: Random, packets: int, choose: Callable[[bytes, Lo
         under_way[place : place + 1] = [agent.name]
     shares = np.array([load.of(agent.name) for agent in ring.agents]) / packets
     return Occupancy(shares, spread(shares, fair_shares(ring)), at_owner / total)
-
-
-def worst(steps: Sequence[Step]) -> Step:
-    """The one of `steps` (one or more) that moved the most beyond what it should."""
-    return max(steps, key=lambda step: step.moved - step.ideal)
