@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class Record:
 class NaiveTable:
     """Looks at every lease every time."""
 
-    now: float = EPOCH
+    now: float = -math.inf
     operations: int = 0
     records: dict[bytes, Record] = field(default_factory=dict)
     open: list[bytes] = field(default_factory=list)
