@@ -6,7 +6,7 @@ from collections.abc import Set
 
 
 class Holds:
-    """Counts by what stands for a conversation; those at nought are not kept."""
+    """Counts by what stands for a conversation; there are no more of them than open exchanges."""
 
     __slots__ = ("_counts",)
 

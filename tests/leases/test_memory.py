@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.leases import Fate, LeaseMemory, LeaseSpec, Taken, Use
+from gateway.leases.moves import Moves
 
 EPOCH = 1_800_000_000.0
 SPEC = LeaseSpec(idle_s="10s", remember_s="30s", moves_per_s=1000, capacity=3)
@@ -35,7 +38,7 @@ class Record:
 class NaiveTable:
     """Looks at every lease every time."""
 
-    now: float = EPOCH
+    now: float = -math.inf
     operations: int = 0
     records: dict[bytes, Record] = field(default_factory=dict)
     open: list[bytes] = field(default_factory=list)
@@ -115,11 +118,11 @@ class Leases(RuleBasedStateMachine):
         if not stays_open:
             self.end(-1)
 
+    @precondition(lambda self: self.naive.open)
     @rule(data=st.data())
     def an_exchange_ends(self, data: st.DataObject) -> None:
         self.naive.pass_time(self.now)
-        if self.naive.open:
-            self.end(data.draw(st.integers(0, len(self.naive.open) - 1)))
+        self.end(data.draw(st.integers(0, len(self.naive.open) - 1)))
 
     def end(self, index: int) -> None:
         self.memory.release(self.naive.end(index), self.now)
@@ -189,3 +192,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_a_hundred_thousand_leases_take_less_than_60_mib() -> None:
     grown = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True, timeout=60)
     assert int(grown.stdout) / 1024 < 60
+
+
+@pytest.mark.parametrize("set_back_s", [0, 3600])
+def test_moves_keep_to_their_rate_and_go_on_after_a_clock_was_set_back(set_back_s: float) -> None:
+    moves = Moves(4)
+    assert [moves.allowed(EPOCH) for _ in range(5)] == [True] * 4 + [False]
+    assert not moves.allowed(EPOCH - set_back_s)
+    assert moves.allowed(EPOCH - set_back_s + 0.25)
+    assert not moves.allowed(EPOCH - set_back_s + 0.25)
