@@ -56,7 +56,7 @@ def test_an_agent_whose_card_is_to_be_read_may_name_no_capability() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (", capabilities: [code.execute]", "", "14:7: spec.agents.1.capabilities: expected at least 1 item(s), or agent"),
+        (", capabilities: [code.execute]", "", "14:7: spec.agents.1.capabilities: expected at least 1 item(s)"),
         ("capabilities: [code.execute]", "agentCard: 1", "14:63: spec.agents.1.agentCard: expected true or false"),
         ("name: executor", "name: reviewer", "14:14: spec.agents.1.name: two agents are named 'reviewer'"),
         ("protocol: h2", "protocol: h2c", "12:17: spec.agents.0.spiffeId: h2c is plaintext"),
