@@ -1,4 +1,5 @@
 """Who the agents are: the sources that say so.
 
-Enters: documents.  Leaves: `Agent` values.  Knows nothing of packets or policies.
+Enters: documents, registrations, agent cards.  Leaves: `Agent` values.  Knows nothing of packets, and of policies only
+who may register.
 """

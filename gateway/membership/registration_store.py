@@ -73,6 +73,9 @@ class RegistrationStore(Protocol):
     async def run(self) -> None:
         """Let leases end, and hear of other replicas, until cancelled."""
 
+    async def close(self) -> None:
+        """Ask no more."""
+
 
 def nobody(names: Collection[str]) -> None:
     """Listen to no change."""
@@ -166,3 +169,6 @@ class RegistrationMemory:
         while True:
             await asyncio.sleep(self._sweep_interval_s)
             self.sweep()
+
+    async def close(self) -> None:
+        """Nothing is open."""
