@@ -98,7 +98,7 @@ class Routes:
         self.revision = revision
         self.zone = zone
         self.points = points
-        self._admitted: dict[Hashable, Admitted] = {}
+        self._admitted: dict[tuple[Hashable, Capabilities], Admitted] = {}
         self._granted: dict[tuple[CompiledRule, ...], Granted] = {}
         self._rings: dict[tuple[str, ...], Ring] = {}
         """By the names of their agents: what different rulings admit is often the same."""
@@ -114,6 +114,15 @@ class Routes:
                 self._rings.clear()
                 self._held = 0
             found = self._admitted[key] = self._admit(allow, capabilities)
+        return found
+
+    def widest(self) -> dict[str, Admitted]:
+        """For each set of capabilities, by its label, the route with the most agents among those in use."""
+        found: dict[str, Admitted] = {}
+        for (_, capabilities), admitted in list(self._admitted.items()):
+            known = found.get(capabilities.label)
+            if known is None or len(admitted.ready.agents) > len(known.ready.agents):
+                found[capabilities.label] = admitted
         return found
 
     def _admit(self, allow: Allow, capabilities: Capabilities) -> Admitted:

@@ -67,6 +67,8 @@ def make_app(gateway: Gateway) -> Starlette:
                 "history": [_event(event) for event in told.history],
                 "certificates_since": _text(told.certificates_since),
                 "shared_replay": (gateway.replay.trouble or "ok") if gateway.config.redis else None,
+                "shared_leases": (gateway.leases.trouble or "ok") if gateway.config.redis else None,
+                "membership": gateway.membership.status(),
             }
         )
 

@@ -28,6 +28,8 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "protocol": agent.protocol.value,
         "spiffeId": agent.spiffe_id,
         "state": agent.state.value,
+        "reliability": agent.reliability,
+        "zone": agent.zone,
     }
 
 

@@ -8,6 +8,7 @@ import signal
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 
 from gateway.admin.app import AdminServer
 from gateway.control import snapshot as snapshots
@@ -35,6 +36,7 @@ from gateway.proxy.plane import DataPlane
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
 from gateway.telemetry.lines import LineWriter
+from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.telemetry import Telemetry
@@ -75,6 +77,17 @@ class Gateway:
         _log_warnings(self.status)
         self.metrics = Metrics()
         self.metrics.revision = self._snapshot.revision
+        self.member_metrics = MembershipMetrics(
+            Readings(
+                snapshot=lambda: self._snapshot,
+                fates=lambda: self.leases.counts,
+                ejections=lambda: self.membership.health.ejections,
+                registrations=lambda: self.membership.registrations.outcomes,
+                problems=lambda: len(self.membership.problems),
+                watches=self.membership.watches,
+            )
+        )
+        self.metrics.registry.register(self.member_metrics)
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None
@@ -126,7 +139,6 @@ class Gateway:
         plane.snapshot = self._snapshot
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
-        self.metrics.members = self._members_by_state
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -147,10 +159,11 @@ class Gateway:
                 self.ready = False
                 log.info("draining")
                 clean = await plane.stop(limits.drain_timeout_s)
-                await self.replay.close()
-                await self.leases.close()
                 for task in following:
                     task.cancel()
+                await asyncio.gather(*following, return_exceptions=True)
+                await self.replay.close()
+                await self.leases.close()
                 stop_admin.set()
         finally:
             telemetry.close()
@@ -178,12 +191,6 @@ class Gateway:
                 max_concurrent_streams=limits.max_concurrent_streams,
             ),
         )
-
-    def _members_by_state(self) -> dict[str, int]:
-        states: dict[str, int] = {}
-        for agent in self._snapshot.agents:
-            states[agent.state.value] = states.get(agent.state.value, 0) + 1
-        return states
 
     def reload(self) -> None:
         """Have every file read again, soon; what is not valid changes nothing, and is told in `status`."""
@@ -227,17 +234,20 @@ class Gateway:
         self.membership.follow(loaded.listed, composed)
         agents = self.membership.observed(composed)
 
-        def turned() -> Snapshot:
+        def turned() -> tuple[Snapshot, float]:
+            begun = perf_counter()
             with beside_the_loop():
-                return snapshot.with_agents(agents)
+                return snapshot.with_agents(agents), perf_counter() - begun
 
-        self._put_in_force(await asyncio.to_thread(turned))
+        after, build_s = await asyncio.to_thread(turned)
+        if after is not snapshot:
+            self._put_in_force(after)
+            await asyncio.to_thread(self.member_metrics.turned, snapshot, after, build_s)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        if snapshot is not self._snapshot:
-            self._snapshot = snapshot
-            if self.plane is not None:
-                self.plane.snapshot = snapshot
+        self._snapshot = snapshot
+        if self.plane is not None:
+            self.plane.snapshot = snapshot
 
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""

@@ -94,6 +94,10 @@ class Membership:
             found.update(source.problems)
         return {**found, **self._cards.problems, **self._left_out}
 
+    def watches(self) -> dict[str, tuple[str, float]]:
+        """State and age in seconds of what is watched for members, by name."""
+        return {}
+
     def status(self) -> dict[str, object]:
         """How sources and members are, as JSON values."""
         return {

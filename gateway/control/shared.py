@@ -34,8 +34,9 @@ def shared(config: GatewaySpec) -> Shared:
     try:
         from gateway.admission.redis_replay import RedisReplay
         from gateway.leases.redis_leases import RedisLeases
+        from gateway.membership.redis_registration import RedisRegistrations
     except ImportError:
         message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
         raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
     url = config.redis.url
-    return Shared(RedisReplay(url), RedisLeases(url, config.leases), RegistrationMemory())
+    return Shared(RedisReplay(url), RedisLeases(url, config.leases), RedisRegistrations(url))

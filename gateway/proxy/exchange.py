@@ -61,6 +61,7 @@ class Exchange:
         "_loaded",
         "_owed_down",
         "_owed_up",
+        "_placing",
         "_pool",
         "_request_ended",
         "_request_sent",
@@ -115,6 +116,8 @@ class Exchange:
         """The agent whose load counts this packet."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
+        self._placing = False
+        """It is being found out which agent it goes to."""
         self._asked_at = 0.0
         self._held: list[tuple[bytes, int]] = []
         """Body that came before an agent's connection was ready."""
@@ -299,16 +302,19 @@ class Exchange:
             self._placed(placement.pick(self.route, forward.packet.affinity))
         else:
             self._lease = placement.lease_key(forward.packet)
+            self._placing = True
             placement.place(self.route, forward.packet, self._lease, self.started_at, self._placed)
 
-    def _placed(self, agent: Agent) -> None:
+    def _placed(self, agent: Agent | None) -> None:
         """This agent it is, if the gate lets the packet through."""
-        forward, principal = self.forward, self.downstream.principal
-        if self.finished or forward is None:
-            if self._lease:
-                self.plane.placement.release(self._lease, self.plane.clock())
+        self._placing = False
+        if self.finished:
+            self._let_go()
             return
+        forward, principal = self.forward, self.downstream.principal
+        assert forward is not None
         assert principal is not None
+        assert agent is not None
         self.agent = agent
         limits = self.route.grants[agent.name].limits
         if limits or forward.signature is not None:
@@ -420,20 +426,33 @@ class Exchange:
             self.route, self.snapshot = judgement.route, plane.snapshot
         if self.agent is not None:
             self._tried.append(self.agent.name)
-        agent = plane.placement.another(self.route, forward.packet.affinity, self._tried)
-        if agent is None:
-            self._break_off(otherwise)
-            return
         self._request_sent = False
         self._held = [*((data, 0) for data in kept), *self._held]
         self._kept, self._kept_bytes = [], 0
-        self._acquire(agent)
+        self._placing = True
+
+        def placed(agent: Agent | None) -> None:
+            self._placing = False
+            if self.finished:
+                self._let_go()
+            elif agent is None:
+                self._break_off(otherwise)
+            else:
+                self._acquire(agent)
+
+        plane.placement.another(self.route, forward.packet, self._lease, self._tried, plane.clock(), placed)
 
     def _unload(self) -> None:
         """The agent has this packet no more."""
         agent, self._loaded = self._loaded, None
         if agent is not None:
             self.route.load.end(agent.name)
+
+    def _let_go(self) -> None:
+        """The conversation's lease needs to be held for this packet no longer."""
+        key, self._lease = self._lease, b""
+        if key:
+            self.plane.placement.release(key, self.plane.clock())
 
     def upstream_writable(self) -> None:
         """The agent's side takes data again."""
@@ -538,8 +557,8 @@ class Exchange:
         self._kept = None
         self._body = None
         self._unload()
-        if self._lease and self.agent is not None:
-            self.plane.placement.release(self._lease, self.plane.clock())
+        if not self._placing:
+            self._let_go()
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

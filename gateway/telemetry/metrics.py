@@ -67,7 +67,6 @@ class Metrics(Collector):
         self.last_reload_ok = True
         self.revision = ""
         self.in_flight: Callable[[], int] = lambda: 0
-        self.members: Callable[[], dict[str, int]] = dict
         self.lines_dropped: Callable[[], dict[str, int]] = dict
         """By what the lines are of."""
         self.registry.register(self)
@@ -185,10 +184,6 @@ class Metrics(Collector):
             "From the newest revision's coming into force until every open exchange was judged by it.",
             self._judged_again_s,
         )
-        members = GaugeMetricFamily("phoenixflight_members", "Agents by state.", labels=["state"])
-        for state, count in self.members().items():
-            members.add_metric([state], count)
-        yield members
         yield _counter("phoenixflight_defects", "Failures of the gateway itself.", (), {(): self.defects})
         yield _counter("phoenixflight_reload_failures", "Reloads that were refused.", (), {(): self.reload_failures})
         yield _gauge(
