@@ -24,7 +24,7 @@ MIN_POINTS = 1024
 """Of a ring of `DEFAULT_POINTS` or more, however few and light its agents are."""
 
 _LITTLE = 1 / 16
-"""The share of a ring's points up to which splicing them in or out beats sorting all, and sorting them, filtering all."""
+"""The share of a ring's points up to which splicing them beats sorting all, and sorting them beats filtering all."""
 
 
 class Ring:
