@@ -24,7 +24,7 @@ from gateway.demo.user import CAPABILITY, TaskFailedError, ask
 from gateway.handoff import Handoff, Outcome
 
 GOALS = {
-    "primes": "Sum the primes below 100",
+    "sum-of-primes": "Sum the primes below 100",
     "fibonacci": "Find the 50th Fibonacci number",
 }
 """By conversation; the ring puts the two on different executors."""
@@ -158,7 +158,7 @@ def _invite(mesh: Mesh, report: Report) -> None:
             *("curl", "--silent", "--no-buffer", "--http2", "--cacert", str(planner.trust_bundle)),
             *("--cert", str(planner.certificate), "--key", str(planner.key)),
             *("-H", "flight-capability: code.write", "-H", 'flight-conversation: "mine"'),
-            *("-d", json.dumps({"goal": GOALS["primes"], "test": "assert answer == 1060"})),
+            *("-d", json.dumps({"goal": GOALS["sum-of-primes"], "test": "assert answer == 1060"})),
             f"{mesh.gateway}/write",
         ]
     )

@@ -8,7 +8,7 @@ over all of them with the others' points left out, and no key ever moves between
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from math import ceil
 
 import numpy as np
@@ -23,8 +23,8 @@ DEFAULT_POINTS = 1024
 MIN_POINTS = 1024
 """Of a ring of `DEFAULT_POINTS` or more, however few and light its agents are."""
 
-_WORTH_SPLICING = 1 / 16
-"""The share of a ring's points up to which putting them in and taking them out beats sorting all."""
+_LITTLE = 1 / 16
+"""The share of a ring's points up to which splicing them beats sorting all, and sorting them beats filtering all."""
 
 
 class Ring:
@@ -40,6 +40,12 @@ class Ring:
     __slots__ = ("_circle", "_counts", "_free", "_slot_of", "_slots", "_total", "agents", "points")
 
     def __init__(self, agents: Iterable[Agent], points: int = DEFAULT_POINTS) -> None:
+        self._seat_all(agents, points)
+        counts = np.array(self._counts, np.int64) * self._factor()
+        marks = points_of([agent.name for agent in self.agents], counts)
+        self._circle = Circle(marks.sorted())
+
+    def _seat_all(self, agents: Iterable[Agent], points: int) -> None:
         self.agents = tuple(sorted(agents, key=lambda agent: agent.name))
         """By name."""
         self.points = points
@@ -51,9 +57,6 @@ class Ring:
         self._counts = [self._count(agent) for agent in self.agents]
         """By slot, the virtual nodes before they are multiplied; 0 in one without an agent."""
         self._total = sum(self._counts)
-        counts = np.array(self._counts, np.int64) * self._factor()
-        marks = points_of([agent.name for agent in self.agents], counts)
-        self._circle = Circle(marks.sorted())
 
     def __len__(self) -> int:
         """How many points there are."""
@@ -133,9 +136,24 @@ class Ring:
         after.points = self.points
         after._seat(self, now, gone)
         circle = after._spliced(self, sorted(now.keys() | gone))
-        if circle is None:
+        if circle is not None:
+            after._circle = circle
+            return after
+        return Ring(after.agents, self.points) if now else self.only({agent.name for agent in after.agents})
+
+    def only(self, names: Container[str]) -> Ring:
+        """The ring of those of its agents that are among `names`: a filter, where many are, and no sort."""
+        after = object.__new__(Ring)
+        after._seat_all((agent for agent in self.agents if agent.name in names), self.points)
+        if after._factor() != self._factor() or after._total <= _LITTLE * self._total:
             return Ring(after.agents, self.points)
-        after._circle = circle
+        nobody = len(after.agents)
+        slots = np.full(len(self._slots), nobody, np.uint32)
+        slots[[self._slot_of[agent.name] for agent in after.agents]] = np.arange(nobody)
+        marks = self._circle.marks
+        owners = slots.take(marks.owners)
+        stay = owners != nobody
+        after._circle = Circle(Marks(marks.points[stay], owners[stay]))
         return after
 
     def _differs(self, agent: Agent) -> bool:
@@ -172,7 +190,7 @@ class Ring:
             return before._circle
         factor = self._factor()
         moved = sum(abs(new - old) for new, old in zip(has, had, strict=True))
-        if factor != before._factor() or moved > _WORTH_SPLICING * before._total:
+        if factor != before._factor() or moved > _LITTLE * before._total:
             return None
         lost = _tails(names, had, has, factor, before._slot_of)
         won = _tails(names, has, had, factor, self._slot_of)
@@ -180,11 +198,11 @@ class Ring:
 
 
 def _with(agents: Sequence[Agent], now: Mapping[str, Agent], gone: Set[str]) -> tuple[Agent, ...]:
-    members = list(agents)
-    for name in now.keys() | gone:
-        at = bisect_left(members, name, key=lambda agent: agent.name)
+    members = [agent for agent in agents if agent.name not in gone] if gone else list(agents)
+    for name, agent in now.items():
+        at = bisect_left(members, name, key=lambda member: member.name)
         there = at < len(members) and members[at].name == name
-        members[at : at + there] = [now[name]] if name in now else []
+        members[at : at + there] = [agent]
     return tuple(members)
 
 

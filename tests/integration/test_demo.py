@@ -55,7 +55,7 @@ def test_the_refusal_says_which_rule_refused_what_to_whom(shown: str) -> None:
 
 
 def test_a_conversation_stays_with_its_executor_and_two_may_differ(shown: str) -> None:
-    assert "conversation primes: both drafts ran on executor-2" in shown
+    assert "conversation sum-of-primes: both drafts ran on executor-2" in shown
     assert "conversation fibonacci: both drafts ran on executor-1" in shown
 
 

@@ -106,7 +106,7 @@ changes = st.lists(
 Changes = list[tuple[dict[str, tuple[float, int]], list[str]]]
 
 
-def follow(agents: list[Agent], points: int, steps: Changes) -> None:
+def follow(agents: list[Agent], points: int, steps: Changes) -> Ring:
     """Change a ring step by step, and hold each against the one that is built from its members."""
     now = {each.name: each for each in agents}
     ring = Ring(agents, points)
@@ -125,6 +125,7 @@ def follow(agents: list[Agent], points: int, steps: Changes) -> None:
             for number in range(20):
                 assert list(after.walk(b"%d" % number)) == list(scratch.walk(b"%d" % number))
         ring = after
+    return ring
 
 
 crowd = [agent(f"c{number}") for number in range(40)]
@@ -137,6 +138,20 @@ def test_a_ring_that_changed_is_the_one_that_its_members_make(
     agents: list[Agent], points: int, steps: Changes, crowded: bool
 ) -> None:
     follow(agents + crowd if crowded else agents, min(points, 160), steps)
+
+
+@given(members, sizes, changes, st.sets(names))
+@settings(deadline=None)
+def test_a_part_of_a_ring_is_the_ring_of_that_part(
+    agents: list[Agent], points: int, steps: Changes, names: set[str]
+) -> None:
+    whole = follow(agents, points, steps)
+    part, scratch = whole.only(names), Ring([each for each in whole.agents if each.name in names], points)
+    assert part.agents == scratch.agents
+    assert circle(part) == circle(scratch)
+    assert [part.share(each) for each in part.agents] == [scratch.share(each) for each in scratch.agents]
+    joined = agent("z")
+    assert circle(part.changed([joined])) == circle(scratch.changed([joined]))
 
 
 @given(members, changes)
