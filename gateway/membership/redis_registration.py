@@ -190,6 +190,7 @@ class RedisRegistrations:
                 if not deaf:
                     why = str(error) or type(error).__name__
                     log.warning("registrations in Redis: changes are not heard, only read now and then: %s", why)
+                    self._read_all_soon()  # which tells whether there is more to it
                 deaf = True
             await asyncio.sleep(RECONNECT_S)
 

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from gateway.control.config import ClientAuth
-from gateway.membership.registration_store import RegistrationMemory
+from gateway.membership.registration import Registration
+from gateway.membership.registration_store import RegistrationMemory, Stored
 from gateway.routing import AgentState, Protocol
 from tests.conftest import CAPABILITY, client_context
 from tests.membership.registering import BODY, EXECUTOR, RULE, Registering, membership, registering, soon
@@ -310,3 +311,52 @@ async def test_a_handler_that_fails_costs_one_answer(gateway: Registering, agent
     assert problem(await agent.put(ME, json=BODY))[:2] == (500, "internal")
     gateway.registrations._policies = policies
     assert (await agent.put(ME, json=BODY)).status_code == 201
+
+
+class SlowStore(RegistrationMemory):
+    """Registers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def put(self, registration: Registration) -> Stored:
+        self.asked.set()
+        await self.let.wait()
+        return await super().put(registration)
+
+
+async def test_a_gateway_that_stops_still_answers_what_it_was_asked(certs: Path) -> None:
+    store = SlowStore()
+    async with registering(certs, store) as gateway, gateway.client() as agent:
+        asking = asyncio.create_task(agent.put(ME, json=BODY))
+        await store.asked.wait()
+        stopping = asyncio.create_task(gateway.plane.stop(10))
+        await asyncio.sleep(0)
+        assert not stopping.done()
+        store.let.set()
+        assert (await asking).status_code == 201
+        assert await stopping
+
+
+async def test_what_a_caller_asked_for_is_done_even_if_it_has_gone(certs: Path) -> None:
+    store = SlowStore()
+    async with registering(certs, store) as gateway:
+        async with gateway.client() as agent:
+            asking = asyncio.create_task(agent.put(ME, json=BODY))
+            await store.asked.wait()
+            asking.cancel()
+        await soon(lambda: not gateway.plane.in_flight)
+        store.let.set()
+        await soon(lambda: gateway.source.agents)
+
+
+async def test_a_caller_whose_certificate_ends_meanwhile_is_told_so(certs: Path) -> None:
+    store = SlowStore()
+    async with registering(certs, store) as gateway, gateway.client() as agent:
+        asking = asyncio.create_task(agent.put(ME, json=BODY))
+        await store.asked.wait()
+        for connection in gateway.listener.connections:
+            connection.expire()
+        assert problem(await asking)[:2] == (401, "identity-required")
+        store.let.set()
