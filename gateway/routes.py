@@ -88,7 +88,7 @@ def _holds_its_share(near: Ring, ready: Ring) -> bool:
 class Routes:
     """The routes of one snapshot."""
 
-    __slots__ = ("_admitted", "_granted", "_held", "_rings", "agents", "members", "points", "revision", "zone")
+    __slots__ = ("_admitted", "_all", "_granted", "_held", "_rings", "agents", "members", "points", "revision", "zone")
 
     def __init__(
         self, agents: tuple[Agent, ...], revision: str, zone: str = "", points: int = DEFAULT_POINTS
@@ -103,6 +103,8 @@ class Routes:
         self._rings: dict[tuple[str, ...], Ring] = {}
         """By the names of their agents: what different rulings admit is often the same."""
         self._held = 0
+        self._all: Ring | None = None
+        """Of all agents that are ready, once it has been asked for: others are cut out of it."""
 
     def admitted(self, allow: Allow, capabilities: Capabilities) -> Admitted:
         """The agents that `allow` admits for `capabilities`."""
@@ -161,15 +163,28 @@ class Routes:
         key = tuple(agent.name for agent in agents)
         ring = self._rings.get(key)
         if ring is None:
-            ring = self._rings[key] = Ring(agents, self.points)
+            everybody = self.all_ready()
+            ring = everybody if len(key) == len(everybody.agents) else everybody.only(frozenset(key))
+            self._rings[key] = ring
             self._held += len(ring)
         return ring
+
+    def all_ready(self) -> Ring:
+        """The ring of all agents that are ready, made now unless it is there."""
+        if self._all is None:
+            ready = (agent for agent in self.agents if agent.state is AgentState.READY)
+            self._all = Ring(ready, self.points)
+        return self._all
 
     def changed(self, agents: tuple[Agent, ...], changes: Iterable[Change]) -> Routes:
         """The routes of the next snapshot, in which `changes` have led to `agents`; policies are the same."""
         changes = tuple(changes)
         after = Routes(agents, self.revision, self.zone, self.points)
         after._granted = dict(self._granted)
+        if self._all is not None:
+            now = [change.after for change in changes if change.after and change.after.state is AgentState.READY]
+            gone = [(change.before or change.after).name for change in changes]  # type: ignore[union-attr]
+            after._all = self._all.changed(now, gone)
         rings: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Ring] = {}
         for key, admitted in list(self._admitted.items()):
             after._admitted[key] = after._follow(admitted, changes, rings)

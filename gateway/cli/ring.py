@@ -9,12 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Annotated
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gateway.cli.run import DEFAULT_CONFIG, ConfigOption
-from gateway.control.config import load_config
+from gateway.control.config import GatewaySpec, load_config
 from gateway.control.files import read_text
 from gateway.documents import DocumentError
 from gateway.membership.file import load_agents
@@ -24,6 +25,7 @@ from gateway.routing.simulate import PACKETS_PER_AGENT, Run, simulate
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
+_ADMIN_TIMEOUT_S = 10.0
 _CHOICES = 5
 _WIDTH = 140
 """Of tables that go to no terminal."""
@@ -45,15 +47,23 @@ def show(
     config: ConfigOption = DEFAULT_CONFIG,
     capability: CapabilityOption = "",
     key: Annotated[str, typer.Option("--key", help="A conversation: who has it, and who comes next.")] = "",
-    points: PointsOption = DEFAULT_POINTS,
+    points: Annotated[int | None, typer.Option("--points", min=1, help="Default: what --config says.")] = None,
+    admin: Annotated[str, typer.Option("--admin", help="The members of a running gateway: its admin URL.")] = "",
 ) -> None:
     """Show the ring of the agents that offer something, policies aside.
 
-    Exit 1: nobody is on it.  Exit 2: a file is not valid.
+    Exit 1: nobody is on it.  Exit 2: a file is not valid, or the gateway does not answer.
     """
     wanted = _capabilities(capability)
-    offering = [agent for agent in _members(members or _configured(config)) if wanted <= agent.capabilities]
-    shown = _ring(offering, points)
+    if admin:
+        known = _running(admin)
+    elif members is not None:
+        known = _members(members)
+    else:
+        spec = _configuration(config)
+        known, points = _members(spec.members), points or spec.ring.points
+    offering = [agent for agent in known if wanted <= agent.capabilities]
+    shown = _ring(offering, points or DEFAULT_POINTS)
     if not shown.agents:
         typer.echo(f"no agent is ready that offers {', '.join(sorted(wanted)) or 'anything'}", err=True)
         raise typer.Exit(1)
@@ -200,12 +210,34 @@ def _members(path: Path) -> tuple[Agent, ...]:
         raise typer.Exit(2) from None
 
 
-def _configured(config: Path) -> Path:
+def _configuration(config: Path) -> GatewaySpec:
     try:
-        return load_config(config).members
+        return load_config(config)
     except DocumentError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+
+
+def _running(admin: str) -> tuple[Agent, ...]:
+    """The members of the gateway whose admin port is at `admin`, as they are now."""
+    try:
+        response = httpx.get(f"{admin.rstrip('/')}/snapshot", timeout=_ADMIN_TIMEOUT_S).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        typer.echo(f"{admin}: {error}", err=True)
+        raise typer.Exit(2) from None
+    return tuple(
+        Agent(
+            name=told["name"],
+            host="",
+            port=0,
+            capabilities=frozenset(told["capabilities"]),
+            trust=told["trust"],
+            state=AgentState(told["state"]),
+            reliability=told["reliability"],
+            zone=told["zone"],
+        )
+        for told in response.json()["agents"]
+    )
 
 
 def _capabilities(text: str) -> frozenset[str]:

@@ -230,7 +230,12 @@ class Gateway:
     async def _turn_members(self) -> None:
         """Put in force who the members are now."""
         loaded, snapshot = self._loaded, self._snapshot
-        composed = await asyncio.to_thread(self.membership.composed, loaded.listed)
+
+        def composed_now() -> tuple[Agent, ...]:
+            with beside_the_loop():
+                return self.membership.composed(loaded.listed)
+
+        composed = await asyncio.to_thread(composed_now)
         self.membership.follow(loaded.listed, composed)
         agents = self.membership.observed(composed)
 

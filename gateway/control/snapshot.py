@@ -145,6 +145,7 @@ def build(
         points=config.ring.points,
         offered=offered_by(members, before.offered),
     )
+    snapshot.routes.all_ready()  # what takes longest, before a packet asks for it
     document = parse(sources.members[1], sources.members[0])[0]
     return Loaded(
         sources,
