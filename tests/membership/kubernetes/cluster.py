@@ -41,7 +41,12 @@ def service(
 
 
 def pod(
-    name: str | None, address: str, conditions: Mapping[str, bool | None] | None = None, *, zone: str = "", uid: str = ""
+    name: str | None,
+    address: str,
+    conditions: Mapping[str, bool | None] | None = None,
+    *,
+    zone: str = "",
+    uid: str = "",
 ) -> Object:
     """An endpoint; without a name, one that no pod stands behind."""
     found: Object = {"addresses": [address], "conditions": dict(READY if conditions is None else conditions)}
