@@ -147,7 +147,10 @@ class Registrar:
         response = await self._send("PUT", self._path, json=self._body)
         if response.status_code not in (200, 201):
             raise RegistrationRefusedError(response.status_code, _detail(response))
-        self._renew_s = float(response.json()["renewSeconds"])
+        try:
+            self._renew_s = max(float(response.json()["renewSeconds"]), FIRST_RETRY_S)
+        except (ValueError, KeyError, TypeError):
+            raise RegistrationRefusedError(response.status_code, "this is no answer of a gateway") from None
 
     async def _retire(self) -> None:
         response = await self._send("DELETE", self._path, params={"drain": _duration(self._drain_s)})

@@ -167,8 +167,10 @@ def grant(name: str, body: RegistrationBody, owner: SpiffeId, admitting: Admitti
 
 def agent_of(registration: Registration, card: frozenset[str] = frozenset()) -> Agent:
     """The member that a registration makes; of what its `card` names, it has what its rule allows."""
-    allowed = [CapabilityPattern(text) for text in registration.allowed]
-    from_card = frozenset(name for name in card if any(pattern.matches(name) for pattern in allowed))
+    from_card: frozenset[str] = frozenset()
+    if card:
+        allowed = [CapabilityPattern(text) for text in registration.allowed]
+        from_card = frozenset(name for name in card if any(pattern.matches(name) for pattern in allowed))
     return Agent(
         name=registration.name,
         host=registration.host,

@@ -141,3 +141,14 @@ async def test_it_can_be_the_lifespan_of_an_application(gateway: Registering) ->
         async with app.router.lifespan_context(app):
             assert gateway.source.agents
         assert not gateway.source.agents
+
+
+async def test_whoever_else_answers_is_no_gateway() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text="welcome"))
+    async with httpx.AsyncClient(base_url="https://gateway", transport=transport) as client:
+        held = registrar(client)
+        entering = asyncio.create_task(held.__aenter__())
+        await soon(lambda: held.trouble)
+        assert "no answer of a gateway" in held.trouble
+        entering.cancel()
+        await asyncio.gather(entering, return_exceptions=True)
