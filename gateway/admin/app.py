@@ -66,8 +66,8 @@ def make_app(gateway: Gateway) -> Starlette:
                 "warnings": told.warnings,
                 "history": [_event(event) for event in told.history],
                 "certificates_since": _text(told.certificates_since),
-                "shared_replay": (gateway.replay.trouble or "ok") if gateway.config.redis else None,
-                "shared_leases": (gateway.leases.trouble or "ok") if gateway.config.redis else None,
+                "shared_replay": (gateway.shared.replay.trouble or "ok") if gateway.config.redis else None,
+                "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
                 "membership": gateway.membership.status(),
             }
         )

@@ -23,6 +23,7 @@ from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern
 from gateway.leases import LeaseSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
+from gateway.membership.kubernetes import KubernetesSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
@@ -159,6 +160,8 @@ class GatewaySpec(Spec):
     admin: Admin = Admin()
     policies: Path
     members: Path
+    kubernetes: KubernetesSpec | None = None
+    """Members from Services of a cluster, beside those of the file."""
     zone: str = ""
     """Where the gateway runs; agents there are preferred while they hold their share."""
     ring: RingSpec = RingSpec()
@@ -169,7 +172,8 @@ class GatewaySpec(Spec):
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
-    """Where it is remembered which signatures were accepted; without one, each replica remembers its own."""
+    """Where replicas share which signatures were accepted, where conversations are, and who has registered; without
+    one, each replica knows its own."""
     trusted_hops: tuple[
         Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
     ] = ()
@@ -219,6 +223,9 @@ def load_config(path: Path) -> GatewaySpec:
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
     if spec.keys is not None:
         changes["keys"] = base / spec.keys
+    if spec.kubernetes is not None and spec.kubernetes.kubeconfig is not None:
+        kubeconfig = base / spec.kubernetes.kubeconfig
+        changes["kubernetes"] = spec.kubernetes.model_copy(update={"kubeconfig": kubeconfig})
     if spec.identity is not None:
         identity = spec.identity
         changes["identity"] = Identity(

@@ -61,12 +61,11 @@ class Gateway:
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
-        stores = shared(config)
-        self.replay, self.leases = stores.replay, stores.leases
+        self.shared = shared(config)
         self.membership = Membership(
             config,
             self._changed.set,
-            store=stores.registrations,
+            store=self.shared.registrations,
             policies=lambda: self._loaded.membership,
             context=lambda agent: self._tls.client(agent),
             new_context=lambda agent: self._tls.new_client(agent),
@@ -80,7 +79,7 @@ class Gateway:
         self.member_metrics = MembershipMetrics(
             Readings(
                 snapshot=lambda: self._snapshot,
-                fates=lambda: self.leases.counts,
+                fates=lambda: self.shared.leases.counts,
                 ejections=lambda: self.membership.health.ejections,
                 registrations=lambda: self.membership.registrations.outcomes,
                 problems=lambda: len(self.membership.problems),
@@ -124,9 +123,9 @@ class Gateway:
             telemetry,
             upstream_context=lambda agent: self._tls.client(agent),
             tunnel_context=lambda host: self._tls.tunnel(host),
-            replay=self.replay,
+            replay=self.shared.replay,
             health=self.membership.health,
-            leases=self.leases,
+            leases=self.shared.leases,
             bound=config.ring.bound,
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
@@ -149,7 +148,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                lasting = self._keep_up(), self.membership.run(), self.leases.run()
+                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
@@ -162,8 +161,7 @@ class Gateway:
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
-                await self.replay.close()
-                await self.leases.close()
+                await self.shared.close()
                 stop_admin.set()
         finally:
             telemetry.close()

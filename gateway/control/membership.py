@@ -9,9 +9,11 @@ from random import Random
 from time import monotonic
 
 from gateway.control.config import GatewaySpec
+from gateway.documents import DocumentError, Problem
 from gateway.membership.cards import CardReader, with_cards
 from gateway.membership.file import ListedAgents
 from gateway.membership.health import Health
+from gateway.membership.kubernetes import KubernetesSpec
 from gateway.membership.registration_api import Registrations
 from gateway.membership.registration_source import RegistrationSource
 from gateway.membership.registration_store import RegistrationStore
@@ -20,6 +22,21 @@ from gateway.policy.membership import MembershipPolicySet
 from gateway.routing import Agent
 
 Context = Callable[[Agent], ssl.SSLContext]
+
+
+def _kubernetes(spec: KubernetesSpec, on_change: Callable[[], None]) -> Source:
+    """Members from a cluster.
+
+    Raises:
+        DocumentError: the client library is not installed.
+
+    """
+    try:
+        from gateway.membership.kubernetes.source import KubernetesSource
+    except ImportError:
+        message = "spec.kubernetes needs the extra kubernetes: pip install 'phoenixflight-gateway[kubernetes]'"
+        raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
+    return KubernetesSource(spec, on_change)
 
 
 class Membership:
@@ -56,6 +73,8 @@ class Membership:
         self._left_out: Mapping[str, str] = {}
 
     def _sources(self, config: GatewaySpec, store: RegistrationStore, new_context: Context) -> Iterator[Source]:
+        if config.kubernetes is not None:
+            yield _kubernetes(config.kubernetes, self._on_change)
         yield RegistrationSource(store, self._on_change, card_context=new_context)
 
     def _taken(self, name: str) -> bool:
@@ -96,7 +115,7 @@ class Membership:
 
     def watches(self) -> dict[str, tuple[str, float]]:
         """State and age in seconds of what is watched for members, by name."""
-        return {}
+        return {watch: found for source in self.sources for watch, found in source.watches().items()}
 
     def status(self) -> dict[str, object]:
         """How sources and members are, as JSON values."""

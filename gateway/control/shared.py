@@ -21,6 +21,12 @@ class Shared(NamedTuple):
     registrations: RegistrationStore
     """Which agents have registered themselves."""
 
+    async def close(self) -> None:
+        """Ask no more."""
+        await self.replay.close()
+        await self.leases.close()
+        await self.registrations.close()
+
 
 def shared(config: GatewaySpec) -> Shared:
     """The stores that `config` asks for.

@@ -152,5 +152,12 @@ def build(
         listed,
         MembershipPolicySet(policies.membership),
         snapshot,
-        tuple(lint(policies.trust, listed.agents, document)),
+        tuple(
+            lint(
+                policies.trust,
+                listed.agents,
+                document,
+                others=config.kubernetes is not None or bool(policies.membership),
+            )
+        ),
     )

@@ -84,3 +84,7 @@ class RegistrationSource:
             "trouble": self._store.trouble,
             "cards": self._cards.status(),
         }
+
+    def watches(self) -> Mapping[str, tuple[str, float]]:
+        """None: agents come by themselves."""
+        return {}

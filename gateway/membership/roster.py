@@ -33,6 +33,10 @@ class Source(Protocol):
         """How it is, as JSON values."""
         ...
 
+    def watches(self) -> Mapping[str, tuple[str, float]]:
+        """State, and seconds since something was heard, of what it watches, by name."""
+        ...
+
 
 class Composed(NamedTuple):
     """Every member."""

@@ -22,15 +22,20 @@ Place = tuple[Document, Location]
 """Where a rule stands."""
 
 
-def lint(loaded: Sequence[LoadedPolicy], agents: Sequence[Agent], members: Document) -> list[Problem]:
-    """The warnings about `loaded`, as `load_documents` gives it, and about the `agents` listed in `members`."""
+def lint(
+    loaded: Sequence[LoadedPolicy], agents: Sequence[Agent], members: Document, *, others: bool = False
+) -> list[Problem]:
+    """The warnings about `loaded`, as `load_documents` gives it, and about the `agents` listed in `members`.
+
+    Where there are `others`, which nobody knows yet, they may offer anything.
+    """
     rules = PolicySet(each.policy for each in loaded).rules
     places = [
         (each.document, ("spec", "rules", index)) for each in loaded for index in range(len(each.policy.spec.rules))
     ]
     denied = dict(_denied(rules))
     # An agent card, which is not read here, may offer anything.
-    certain = not any(listed.get("agentCard") for listed in members.content["spec"]["agents"])
+    certain = not others and not any(listed.get("agentCard") for listed in members.content["spec"]["agents"])
     problems = list(_unoffered(loaded, agents)) if certain else []
     for rule, (document, location) in zip(rules, places, strict=True):
         deny = denied.get(rule.number)

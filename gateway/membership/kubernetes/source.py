@@ -124,3 +124,11 @@ class KubernetesSource:
             "problems": dict(self.problems),
             "watches": [watch.status() for watch in self._watches],
         }
+
+    def watches(self) -> dict[str, tuple[str, float]]:
+        """State of each watch, and seconds since its last event or bookmark, by what it is of and where."""
+        told = [watch.status() for watch in self._watches]
+        return {
+            f"{each['kind']} {each['namespace'] or '*'}": (str(each["state"]), float(str(each["ageSeconds"])))
+            for each in told
+        }
