@@ -22,7 +22,7 @@ Object = dict[str, Any]
 class KubeApi:
     """The server, and what tests tell it."""
 
-    def __init__(self, folder: Path, *, kept: int = 10_000, http2: bool = False) -> None:
+    def __init__(self, folder: Path, *, kept: int = 10_000) -> None:
         now = datetime.now(UTC)
         authority = Authority.create("kubernetes", now)
         authority.write(folder, "ca")
@@ -39,7 +39,7 @@ class KubeApi:
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         root = Path(__file__).parents[2]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kube_api", *words, *(["--http2"] if http2 else [])],
+            [sys.executable, "-m", "tests.kube_api", *words],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(root)},
         )

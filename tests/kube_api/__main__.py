@@ -39,8 +39,6 @@ class Switch:
             self._down.clear()
             config = _config(self._arguments.port)
             config.certfile, config.keyfile = self._arguments.cert, self._arguments.key
-            if not self._arguments.http2:
-                config.alpn_protocols = ["http/1.1"]
             self._serving = asyncio.create_task(serve(self._api, config, shutdown_trigger=self._down.wait))
         elif not up and self._serving is not None:
             self._down.set()
@@ -53,7 +51,6 @@ async def main() -> None:
     for name, type_ in (("port", int), ("control-port", int), ("cert", str), ("key", str), ("token", str)):
         parser.add_argument(f"--{name}", type=type_, required=True)
     parser.add_argument("--kept", type=int, default=10_000, help="writes that can be watched from")
-    parser.add_argument("--http2", action="store_true")
     arguments = parser.parse_args()
     # Connections that break off are what this server is for.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

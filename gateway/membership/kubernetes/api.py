@@ -39,6 +39,8 @@ PAGE: Final = 500
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 """An object has at most 1.5 MiB in etcd."""
+OBJECTS_A_TURN: Final = 20
+"""Of a list are read before others have their turn on the event loop."""
 TIMEOUT_S: Final = 10.0
 """To connect, and between two pieces of a list."""
 GRACE_S: Final = 10.0
@@ -172,7 +174,9 @@ class Api:
             listed = msgspec.json.decode(answer, type=_List)
             objects: list[Object] = []
             unread: dict[Key, str] = {}
-            for raw in listed.items or ():
+            for number, raw in enumerate(listed.items or ()):
+                if number % OBJECTS_A_TURN == 0:
+                    await asyncio.sleep(0)
                 metadata, found, problem = _read(raw, kind.model)
                 if found is not None:
                     objects.append(found)
@@ -223,7 +227,7 @@ class Api:
                     yield piece
             finally:
                 await response.aclose()
-        except (httpx2.HTTPError, ConfigError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ConfigError, OSError, ValueError) as error:
             text = str(error).partition("\n")[0] or type(error).__name__
             raise ApiTrouble(f"the API server cannot be reached: {text}") from None
 

@@ -43,18 +43,22 @@ class Catalog:
         self._conflicts: dict[str, dict[Key, str]] = {}
 
     def put(self, found: Object) -> None:
-        """An object is new, or has changed."""
+        """An object is new, or has changed, or was listed again."""
         key = found.metadata.key
         if isinstance(found, Service):
-            self._services[key] = found
-            self._changed.add(key)
+            if self._services.get(key) != found:
+                self._services[key] = found
+                self._changed.add(key)
             return
         owner = key if isinstance(found, Endpoints) else _owner(found)
+        slices = slices_of(found) if isinstance(found, Endpoints) else [found]
         if self._places.get(key, owner) != owner:
             self._remove_place(key)
         self._places[key] = owner
-        self._slices.setdefault(owner, {})[key] = slices_of(found) if isinstance(found, Endpoints) else [found]
-        self._changed.add(owner)
+        of_owner = self._slices.setdefault(owner, {})
+        if of_owner.get(key) != slices:
+            of_owner[key] = slices
+            self._changed.add(owner)
 
     def remove(self, kind: type[Object], key: Key) -> None:
         """An object is gone; Endpoints and EndpointSlices are never there together."""

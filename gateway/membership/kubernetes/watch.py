@@ -174,8 +174,7 @@ class Watch:
             await self._api.close()
         if gone and self._failures == 1:
             return
-        limit_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** min(self._failures - 1, 20))
-        await self._sleep(trouble.retry_after_s + self._entropy() * limit_s)
+        await self._sleep(trouble.retry_after_s + pause_s(self._failures, self._entropy()))
 
     def __str__(self) -> str:
         return f"{self._kind.plural} in {self._namespace or 'all namespaces'}"
@@ -192,6 +191,11 @@ class Watch:
             "failures": self._failures,
             "resourceVersion": self._version or None,
         }
+
+
+def pause_s(failures: int, entropy: float) -> float:
+    """How long to wait after so many `failures` in a row: exponential, with full jitter."""
+    return entropy * min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 20))
 
 
 def _older(one: str, other: str) -> bool:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.membership.kubernetes.watch import FIRST_RETRY_S, MAX_RETRY_S, pause_s
 from gateway.routing import AgentState
 from tests.kube_api import KubeApi
 from tests.membership.kubernetes.cluster import ENDING, UNREADY, endpoints, following, pod, service, slice_of
@@ -289,3 +292,9 @@ class TestCredentials:
         async with following(api) as follower:
             await follower.until(lambda: "CERTIFICATE_VERIFY_FAILED" in (follower.watch("services")["lastError"] or ""))
             assert not follower.agents
+
+
+@given(st.integers(1, 1000), st.floats(0, 1))
+def test_waits_grow_with_failures_to_a_bound_and_any_part_of_one_may_be_chosen(failures: int, entropy: float) -> None:
+    longest_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** (failures - 1))
+    assert pause_s(failures, entropy) == pytest.approx(entropy * longest_s)
