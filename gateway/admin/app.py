@@ -41,9 +41,12 @@ def make_app(gateway: Gateway) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if gateway.ready:
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready: starting or draining\n", status_code=503)
+        if not gateway.ready:
+            return PlainTextResponse("not ready: starting or draining\n", status_code=503)
+        waiting = gateway.membership.waiting
+        if waiting:
+            return PlainTextResponse(f"not ready: no list of members yet from {waiting}\n", status_code=503)
+        return PlainTextResponse("ready\n")
 
     async def metrics(_: Request) -> Response:
         if gateway.plane is not None:

@@ -113,6 +113,11 @@ class Membership:
             found.update(source.problems)
         return {**found, **self._cards.problems, **self._left_out}
 
+    @property
+    def waiting(self) -> str:
+        """The names of the sources that have not told of their members yet."""
+        return ", ".join(source.name for source in self.sources if not source.complete)
+
     def watches(self) -> dict[str, tuple[str, float]]:
         """State and age in seconds of what is watched for members, by name."""
         return {watch: found for source in self.sources for watch, found in source.watches().items()}

@@ -85,6 +85,11 @@ class RegistrationSource:
             "cards": self._cards.status(),
         }
 
+    @property
+    def complete(self) -> bool:
+        """Always: agents come by themselves."""
+        return True
+
     def watches(self) -> Mapping[str, tuple[str, float]]:
-        """None: agents come by themselves."""
+        """Nothing."""
         return {}

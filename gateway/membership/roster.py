@@ -26,6 +26,11 @@ class Source(Protocol):
         """What it had to leave out, and why, by the name of the thing."""
         ...
 
+    @property
+    def complete(self) -> bool:
+        """Whether it has heard once of everybody there is."""
+        ...
+
     async def run(self) -> None:
         """Follow what changes, until cancelled."""
 

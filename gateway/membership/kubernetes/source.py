@@ -119,11 +119,16 @@ class KubernetesSource:
     def status(self) -> dict[str, object]:
         """How each watch is, as JSON values."""
         return {
-            "listed": all(watch.listed for watch in self._watches),
+            "listed": self.complete,
             "members": len(self.agents),
             "problems": dict(self.problems),
             "watches": [watch.status() for watch in self._watches],
         }
+
+    @property
+    def complete(self) -> bool:
+        """Whether every watch has had its first list."""
+        return all(watch.listed for watch in self._watches)
 
     def watches(self) -> dict[str, tuple[str, float]]:
         """State of each watch, and seconds since its last event or bookmark, by what it is of and where."""
