@@ -202,7 +202,13 @@ class CardReader:
         except TimeoutError:
             raise CardError(f"the agent card did not come within {self._timeout_s:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise CardError(f"the agent card could not be fetched: {error or type(error).__name__}") from None
+            raise CardError(f"the agent card could not be fetched: {str(error) or type(error).__name__}") from None
+        except CardError:
+            raise
+        except Exception as error:
+            # Whatever a client library makes of what a stranger sends costs this card only.
+            log.exception("the card of agent %s could not be read", agent.name)
+            raise CardError(f"the gateway failed to read the agent card: {type(error).__name__}") from None
 
     async def _fetch(self, agent: Agent) -> bytes:
         http2 = agent.protocol is not Protocol.HTTP1

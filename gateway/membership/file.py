@@ -19,6 +19,10 @@ _CAPABILITY = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'+\-.^_`|~:/]*")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 
 
+MAX_HOST_CHARACTERS = 253
+MAX_LABEL_CHARACTERS = 63  # RFC 1035 section 2.3.4
+
+
 def parse_address(value: object) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port``.
 
@@ -27,7 +31,8 @@ def parse_address(value: object) -> tuple[str, int]:
 
     """
     matched = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    if matched is None or int(matched["port"]) > 65535 or not _is_v6(matched["v6"] or "::"):
+    sound = matched is not None and _is_v6(matched["v6"] or "::") and _is_host(matched["host"])
+    if matched is None or not sound or int(matched["port"]) > 65535:
         raise ValueError(f"expected host:port, such as 10.0.0.7:8080 or [::1]:8080, not {value!r}")
     return matched["v6"] or matched["host"], int(matched["port"])
 
@@ -38,6 +43,14 @@ def _is_v6(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_host(text: str | None) -> bool:
+    """Whether a resolver takes it: one raises what nobody expects for a label that is empty or too long."""
+    return text is None or (
+        len(text) <= MAX_HOST_CHARACTERS
+        and all(0 < len(label) <= MAX_LABEL_CHARACTERS for label in text.removesuffix(".").split("."))
+    )
 
 
 def is_capability(value: object) -> TypeGuard[str]:

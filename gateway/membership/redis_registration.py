@@ -207,7 +207,7 @@ class RedisRegistrations:
                 continue
             silent = False
             if message["type"] == "message":
-                name = message["data"].removeprefix(scripts.GONE).decode()
+                name = message["data"].removeprefix(scripts.GONE).decode(errors="replace")
                 held = self._held.get(name)
                 if held is not None and message["data"].startswith(scripts.GONE):
                     self._held[name] = msgspec.structs.replace(held[0], draining=True), held[1]
@@ -298,7 +298,7 @@ class RedisRegistrations:
             value, ttl_ms = answers[2 * index : 2 * index + 2]
             try:
                 fresh = scripts.read(value) if value is not None and ttl_ms > 0 else None
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 # Written by another version: what this one knew of it stays.
                 log.error("registrations in Redis: %s cannot be read: %s", name, error)
                 continue

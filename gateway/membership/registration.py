@@ -41,7 +41,7 @@ class RegistrationBody(Spec):
     """Left out, the most that the rule allows."""
     labels: Annotated[dict[str, str], Field(max_length=MAX_LABELS)] = {}
     protocol: Annotated[Protocol, AfterValidator(_over_tls)] = Protocol.HTTP1
-    zone: str = Field(default="", max_length=253)
+    zone: str = Field(default="", max_length=63, pattern=r"^[A-Za-z0-9._-]*$")
     lease_s: Annotated[Duration, Field(alias="lease", ge=MIN_LEASE_S)] = DEFAULT_LEASE_S
 
     @model_validator(mode="after")

@@ -178,6 +178,8 @@ async def test_what_no_policy_allows_is_refused_and_told_by_the_rules_name(
         ({"labels": {"tier": 1}}, "labels.tier: expected text"),
         ({"protocol": "h2c"}, "protocol: h2c is plaintext"),
         ({"protocol": "h3"}, "protocol: expected 'http/1.1', 'h2c' or 'h2'"),
+        ({"zone": "a\nb"}, "zone: expected text of the form"),
+        ({"address": "a..local:80"}, "address: expected host:port"),
         ({"lease": "soon"}, "lease: expected a duration"),
         ({"lease": "10ms"}, "lease: expected 1.0 or more"),
         ({"adress": "x"}, "unknown field 'adress'; did you mean 'address'?"),

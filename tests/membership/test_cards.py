@@ -240,3 +240,18 @@ async def test_a_registration_has_what_its_card_names_and_its_rule_allows(certs:
         assert gateway.source.problems == {}
         await client.delete("/members/executor-1?drain=0s")
         assert not gateway.source.agents
+
+
+async def test_a_failure_that_nobody_foresaw_costs_one_card() -> None:
+    def fail(_: Agent) -> ssl.SSLContext:
+        raise RuntimeError("a defect")
+
+    port = free_port()
+    odd = replace(agent(1), name="odd", spiffe_id=SpiffeId(EXECUTOR))
+    async with (
+        serving(answering(lambda _: Response('{"skills": [{"id": "a"}]}')), port),
+        reading(fail, odd, agent(port)) as reader,
+    ):
+        await soon(lambda: reader.problems and reader.capabilities)
+        assert reader.problems == {"odd": "the gateway failed to read the agent card: RuntimeError"}
+        assert reader.capabilities == {"coder": {"a"}}

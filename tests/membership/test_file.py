@@ -61,6 +61,8 @@ def test_an_agent_whose_card_is_to_be_read_may_name_no_capability() -> None:
         ("name: executor", "name: reviewer", "14:14: spec.agents.1.name: two agents are named 'reviewer'"),
         ("protocol: h2", "protocol: h2c", "12:17: spec.agents.0.spiffeId: h2c is plaintext"),
         ("agents.local:80", "agents.local", "14:33: spec.agents.1.address: expected host:port"),
+        ("agents.local:80", "agents..local:80", "14:33: spec.agents.1.address: expected host:port"),
+        ("agents.local:80", "a" * 64 + ".local:80", "14:33: spec.agents.1.address: expected host:port"),
         ("agents.local:80", "agents.local:0", "14:33: spec.agents.1.address: nobody can be reached on port 0"),
         ("trust: 0.5", "trust: -1", "9:14: spec.agents.0.trust: expected 0.0 or more"),
         ("state: draining", "state: ejected", "13:14: spec.agents.0.state: expected 'ready' or 'draining'"),
