@@ -130,10 +130,11 @@ class RegistrationMemory:
         self.sweep([name])
         held = self.get(name)
         if held is None:
-            if self._owned[owner] >= self._max_per_principal:
-                return Stored.TOO_MANY
-            if len(self._held) >= self._max_registrations:
-                return Stored.FULL
+            if self._refusal(owner) is not None:
+                self.sweep()  # some may have ended meanwhile
+            refusal = self._refusal(owner)
+            if refusal is not None:
+                return refusal
             self._owned[owner] += 1
         elif held.owner != owner:
             return Stored.TAKEN
@@ -141,6 +142,11 @@ class RegistrationMemory:
         if held != registration:
             self.on_change([name])
         return Stored.CREATED if held is None else Stored.RENEWED
+
+    def _refusal(self, owner: str) -> Stored | None:
+        if self._owned[owner] >= self._max_per_principal:
+            return Stored.TOO_MANY
+        return Stored.FULL if len(self._held) >= self._max_registrations else None
 
     async def retire(self, name: str, owner: str, drain_s: float) -> Stored:
         held = self.get(name)
