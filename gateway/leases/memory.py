@@ -2,142 +2,162 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
+
+import msgspec
 
 from gateway.admission.replay import digest
-from gateway.leases.holds import Holds
 from gateway.leases.lease import Fate, Taken, Usable, fate_of, outcome
 from gateway.leases.moves import Moves
 from gateway.leases.spec import LeaseSpec
 
-_AGED_PER_CALL = 4
+_AGED_PER_LEASE = 4
+_LOOKS = 64
+"""Leases looked at to make room for another."""
+_MAX_KEY_BYTES = 96
+"""A longer key is kept as a digest."""
 
-_Record = tuple[str, int, float]
-"""Owner, epoch, and when it was renewed.  A plain tuple, since the garbage collector need not look at those again."""
+
+class _Lease(msgspec.Struct, gc=False):
+    """Where a conversation is.  The garbage collector need not look at it: it refers to nothing that refers back."""
+
+    owner: str = ""
+    """Empty while nobody has one: an exchange has called `hold` and not taken yet, or there was no room."""
+    epoch: int = 0
+    renewed: float = -math.inf
+    open: int = 0
+    """Exchanges that hold it."""
 
 
 class LeaseMemory:
     """A `LeaseTable` in this process.
 
     At its capacity, what is idle for longest is forgotten for a new conversation.  A live lease never is: when all are,
-    a new conversation has none.  A lease takes about 220 bytes.
+    a new conversation has none.  A lease takes about 350 bytes.
     """
 
-    __slots__ = ("_capacity", "_held", "_idle", "_idle_s", "_latest", "_live", "_moves", "_remember_s", "counts")
+    __slots__ = ("_capacity", "_counts", "_idle_s", "_latest", "_leases", "_moves", "_owned", "_remember_s", "_same")
 
     def __init__(self, spec: LeaseSpec) -> None:
-        self.counts = dict.fromkeys(Fate, 0)
+        self._counts = dict.fromkeys(Fate, 0)
+        self._same = 0
+        """Packets whose fate was `Fate.SAME`, apart from the others for speed."""
         self._idle_s = spec.idle_s
         self._remember_s = spec.remember_s
         self._capacity = spec.capacity
         self._moves = Moves(spec.moves_per_s)
-        self._latest = float("-inf")
-        self._live: OrderedDict[bytes, _Record] = OrderedDict()
-        """By digest, those first that were renewed first; among them some that went idle just now."""
-        self._idle: OrderedDict[bytes, _Record] = OrderedDict()
-        """The same; all of them were renewed before any in `_live`."""
-        self._held = Holds()
+        self._latest = -math.inf
+        self._leases: OrderedDict[bytes, _Lease] = OrderedDict()
+        """Those first that were renewed first, but for some that are held."""
+        self._owned = 0
 
     def __len__(self) -> int:
-        """How many leases are live."""
-        return len(self._live)
+        """How many leases there are, live or idle."""
+        return self._owned
+
+    @property
+    def counts(self) -> Mapping[Fate, int]:
+        """See `LeaseTable.counts`."""
+        return {**self._counts, Fate.SAME: self._same}
 
     @property
     def trouble(self) -> str:
         """Nothing: it always answers."""
         return ""
 
-    def take_now(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
-        """`take`, at once."""
-        now = self._latest = max(now, self._latest)
-        mark = digest(key)
-        record, live = self._find(mark, now)
-        if record is None:
-            taken = self._begin(mark, wanted, now)
-        else:
-            taken = self._go_on(record, live, wanted, usable, now, migrate)
-        if taken is not None:
-            self._renew(mark, (sys.intern(taken.owner), taken.epoch, now))
-            self.counts[taken.fate] += 1
-        self._age(now)
-        return taken
-
-    def _find(self, mark: bytes, now: float) -> tuple[_Record | None, bool]:
-        """What is known under `mark`, and whether it is live."""
-        record = self._live.get(mark) or self._idle.get(mark)
-        if record is None:
-            return None, False
-        # Whoever asks holds it already.
-        if self._held.shared(mark) or record[2] + self._idle_s > now:
-            return record, True
-        return record if record[2] + self._remember_s > now else None, False
-
-    def _begin(self, mark: bytes, wanted: str, now: float) -> Taken | None:
-        if mark not in self._live and mark not in self._idle:
-            while len(self._live) + len(self._idle) >= self._capacity:
-                if not self._forget(0, now) and not self._rest(now):
-                    return None
-        return Taken(wanted, 1, Fate.NEW)
-
-    def _go_on(self, record: _Record, live: bool, wanted: str, usable: Usable, now: float, migrate: bool) -> Taken:
-        owner, epoch, _ = record
-        if owner == wanted:
-            return Taken(owner, epoch, Fate.SAME)
-        what = fate_of(usable(owner), live=live, migrate=migrate, may_move=lambda: self._moves.allowed(now))
-        return outcome(what, owner, epoch, wanted)
-
-    def _renew(self, mark: bytes, record: _Record) -> None:
-        self._idle.pop(mark, None)
-        self._live[mark] = record
-        self._live.move_to_end(mark)
-
-    def _age(self, now: float) -> None:
-        """Let a few leases go idle, and forget a few: more than a call adds, yet never so many that it takes long."""
-        for _ in range(_AGED_PER_CALL):
-            if not self._rest(now):
-                break
-        for _ in range(_AGED_PER_CALL):
-            if not self._forget(self._remember_s, now):
-                break
-
-    def _rest(self, now: float) -> bool:
-        """Let the live lease that was renewed first go idle, if its time has come and nobody holds it."""
-        for mark, (owner, epoch, at) in self._live.items():
-            if at + self._idle_s > now:
-                break
-            if mark in self._held:
-                self._renew(mark, (owner, epoch, now))
-            else:
-                self._idle[mark] = self._live.pop(mark)
-            return True
-        return False
-
-    def _forget(self, quiet_s: float, now: float) -> bool:
-        """Forget the lease that is idle for longest, if it was renewed `quiet_s` ago and nobody holds it."""
-        for mark, (owner, epoch, at) in self._idle.items():
-            if at + quiet_s > now:
-                break
-            if mark in self._held:
-                self._renew(mark, (owner, epoch, now))
-            else:
-                del self._idle[mark]
-            return True
-        return False
-
     def hold(self, key: bytes) -> None:
         """See `LeaseTable.hold`."""
-        self._held.add(digest(key))
+        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        lease = self._leases.get(mark)
+        if lease is None:
+            lease = self._leases[mark] = _Lease()
+        lease.open += 1
 
     def release(self, key: bytes, now: float) -> None:
         """See `LeaseTable.release`."""
-        now = self._latest = max(now, self._latest)
-        mark = digest(key)
-        if not self._held.remove(mark):
+        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        lease = self._leases[mark]
+        lease.open -= 1
+        if lease.open:
             return
-        record = self._live.get(mark) or self._idle.get(mark)
-        if record is not None:
-            self._renew(mark, (record[0], record[1], now))
+        if lease.owner:
+            self._renew(mark, lease, now)
+        else:
+            del self._leases[mark]
+
+    def take_now(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
+        """`take`, at once."""
+        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        lease = self._leases.get(mark)
+        if lease is None or not lease.owner or self._over(lease, now):
+            taken = self._begin(mark, lease, wanted, now)
+            if taken is not None:
+                self._counts[Fate.NEW] += 1
+            return taken
+        if lease.owner == wanted:
+            self._same += 1
+            taken = Taken(wanted, lease.epoch, Fate.SAME)
+        else:
+            now = max(now, self._latest)
+            # Whoever asks holds it already.
+            live = lease.open > 1 or lease.renewed + self._idle_s > now
+            what = fate_of(usable(lease.owner), live=live, migrate=migrate, may_move=lambda: self._moves.allowed(now))
+            taken = outcome(what, lease.owner, lease.epoch, wanted)
+            lease.owner, lease.epoch = sys.intern(taken.owner), taken.epoch
+            self._counts[what] += 1
+        self._renew(mark, lease, now)
+        return taken
+
+    def _over(self, lease: _Lease, now: float) -> bool:
+        """Whether its conversation is to be forgotten; whoever asks holds it already."""
+        return lease.open <= 1 and lease.renewed + self._remember_s <= max(now, self._latest)
+
+    def _begin(self, mark: bytes, lease: _Lease | None, wanted: str, now: float) -> Taken | None:
+        now = max(now, self._latest)
+        known = lease is not None and bool(lease.owner)
+        if not known:
+            self._age(now)
+            if self._owned >= self._capacity and not self._forget(1, self._idle_s, now, apart=mark):
+                return None
+            self._owned += 1
+        if lease is None:
+            lease = self._leases[mark] = _Lease()
+        lease.owner, lease.epoch = sys.intern(wanted), 1
+        self._renew(mark, lease, now)
+        return Taken(wanted, 1, Fate.NEW)
+
+    def _renew(self, mark: bytes, lease: _Lease, now: float) -> None:
+        if now < self._latest:
+            now = self._latest
+        else:
+            self._latest = now
+        lease.renewed = now
+        self._leases.move_to_end(mark)
+
+    def _age(self, now: float) -> None:
+        """Forget a few conversations: more than a call adds, yet never so many that it takes long."""
+        self._forget(_AGED_PER_LEASE, self._remember_s, now, _AGED_PER_LEASE)
+
+    def _forget(self, count: int, quiet_s: float, now: float, looks: int = _LOOKS, apart: bytes = b"") -> int:
+        """Forget up to `count` leases that were renewed first, `quiet_s` ago or longer; gives how many it were.
+
+        Those that are held, and `apart`, are put behind the others.  No more than `looks` are looked at.
+        """
+        forgotten = 0
+        for _ in range(min(looks, len(self._leases))):
+            mark, lease = next(iter(self._leases.items()))
+            if lease.open or mark == apart:
+                self._renew(mark, lease, now)
+            elif lease.renewed + quiet_s > now or forgotten == count:
+                break
+            else:
+                del self._leases[mark]
+                self._owned -= 1
+                forgotten += 1
+        return forgotten
 
     async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
         """`take_now`, as a `LeaseTable`."""
@@ -148,3 +168,8 @@ class LeaseMemory:
 
     async def close(self) -> None:
         """Nothing is to be closed."""
+
+
+def _digest(key: bytes) -> bytes:
+    """What stands for a long key; no short one begins like it."""
+    return b"\0" + digest(key)

@@ -299,11 +299,11 @@ class Exchange:
         assert forward is not None
         placement = self.plane.placement
         if forward.packet.alone:
-            self._placed(placement.pick(self.route, forward.packet.affinity))
+            self._placed(placement.pick(forward))
         else:
             self._lease = placement.lease_key(forward.packet)
             self._placing = True
-            placement.place(self.route, forward.packet, self._lease, self.started_at, self._placed)
+            placement.place(forward, self._lease, self.started_at, self._placed)
 
     def _placed(self, agent: Agent | None) -> None:
         """This agent it is, if the gate lets the packet through."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 
-from gateway.decision import Route
+from gateway.decision import Forward, Route
 from gateway.leases import LeaseMemory, LeaseTable, Taken, Use
 from gateway.packet import FlightPacket
 from gateway.routing import DEFAULT_C, Agent, AgentState, pick, pick_other
@@ -45,23 +45,23 @@ class Placement:
         """What a conversation's place goes by: it may be at one agent for each thing that it asks for."""
         return b"%s\0%s" % (packet.capabilities.label.encode(), packet.affinity)
 
-    def pick(self, route: Route, affinity: bytes) -> Agent:
-        """The ring's choice."""
-        return pick(route.ring, affinity, route.load, self._bound)
+    def pick(self, forward: Forward) -> Agent:
+        """The ring's choice for a new packet."""
+        route = forward.route
+        return pick(route.ring, forward.packet.affinity, route.load, self._bound, forward.agent)
 
-    def place(self, route: Route, packet: FlightPacket, key: bytes, now: float, answer: Answer) -> None:
-        """Find the agent for a packet of a conversation, and hold the lease until `release`.
+    def place(self, forward: Forward, key: bytes, now: float, answer: Answer) -> None:
+        """Find the agent for a new packet of a conversation, and hold the lease until `release`.
 
         Args:
-            route: where the packet may go.
-            packet: one of a conversation.
-            key: `lease_key` of `packet`.
+            forward: where the packet may go.
+            key: `lease_key` of the packet.
             now: seconds since the epoch.
             answer: called before this returns, unless a store has to be asked.
 
         """
         self._leases.hold(key)
-        self._take(route, key, self.pick(route, packet.affinity), (), now, answer)
+        self._take(forward.route, key, self.pick(forward), (), now, answer)
 
     def another(
         self, route: Route, packet: FlightPacket, key: bytes, tried: Collection[str], now: float, answer: Answer

@@ -58,7 +58,7 @@ class Load:
         self.total -= 1
 
 
-def pick(ring: Ring, key: bytes, load: Load, c: float = DEFAULT_C) -> Agent:
+def pick(ring: Ring, key: bytes, load: Load, c: float = DEFAULT_C, owner: Agent | None = None) -> Agent:
     """The first agent clockwise from `key` that has room: most often its owner.
 
     Args:
@@ -66,12 +66,14 @@ def pick(ring: Ring, key: bytes, load: Load, c: float = DEFAULT_C) -> Agent:
         key: what the packet belongs to.
         load: what is under way at them.
         c: at least 1; with it, one of them always has room.
+        owner: ``ring.owner(key)``, where that is known.
 
     Raises:
         LookupError: the ring is empty.
 
     """
-    owner = ring.owner(key)
+    if owner is None:
+        owner = ring.owner(key)
     count = load.of(owner.name)
     if not count or count < c * (load.total + 1) * ring.share(owner):
         return owner
