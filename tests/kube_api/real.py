@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,7 @@ class RealApi:
         )
         self._client = httpx.Client(
             base_url=f"https://127.0.0.1:{self.port}",
-            verify=str(folder / "ca.pem"),
+            verify=ssl.create_default_context(cafile=folder / "ca.pem"),
             headers={"authorization": f"Bearer {ADMIN_TOKEN}"},
             trust_env=False,
             timeout=20,
@@ -87,7 +88,7 @@ class RealApi:
             "bind-address": "127.0.0.1", "secure-port": self.port,
             "advertise-address": "127.0.0.1", "endpoint-reconciler-type": "none", "authorization-mode": "RBAC",
             "tls-cert-file": self.folder / "api.pem", "tls-private-key-file": key,
-            "token-auth-file": self.folder / "tokens.csv", "service-account-key-file": key,
+            "token-auth-file": self.folder / "tokens.csv", "service-account-key-file": self.folder / "api.pem",
             "service-account-signing-key-file": key, "service-account-issuer": "https://kubernetes.default.svc",
             "service-cluster-ip-range": "10.96.0.0/16", "disable-admission-plugins": "ServiceAccount",
             "shutdown-delay-duration": "0s",
