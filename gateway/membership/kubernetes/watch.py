@@ -19,7 +19,7 @@ MAX_RETRY_S: Final = 10.0
 WATCH_S: Final = 120
 """A watch lasts this at most, and half of it at least; so a connection that died silently is noticed, too."""
 SHORT_S: Final = 1.0
-"""A watch that ends sooner, without a word, is taken for a failure."""
+"""A watch that ends sooner is taken for a failure."""
 MAX_FAILURES: Final = 3
 """After so many answers in a row that refuse to watch, all is listed again."""
 
@@ -84,7 +84,7 @@ class Watch:
         self._version = ""
         """To watch from; empty before a list."""
         self._failures = 0
-        """In a row, without a word of what happened between them."""
+        """In a row, without a word of what happened between them; a list alone does not count as one."""
         self._heard = clock()
         self._error = ""
 
@@ -137,25 +137,24 @@ class Watch:
         self.state = State.WATCHING
         began = self._clock()
         duration_s = round(WATCH_S * (1 + self._entropy()) / 2)
-        quiet = True
         async with aclosing(self._api.watch(self._kind, self._namespace, self._version, duration_s)) as events:
             async for event in events:
-                quiet = False
+                self._failures = 0
                 if event.type != "BOOKMARK":
                     self._sink.apply(self._kind, event)
                     self._version = event.metadata.resource_version
                 elif not _older(event.metadata.resource_version, self._version):
                     self._version = event.metadata.resource_version
                 self._heard_something()
-        if quiet and self._clock() - began < SHORT_S:
-            raise ApiTrouble("the API server ended the watch at once")
         if self._kind is not self._kinds[0]:
             # Perhaps the better kind is served by now.
             self._version = ""
+        if self._clock() - began < SHORT_S:
+            raise ApiTrouble("the API server ended the watch at once")
+        self._failures = 0
 
     def _heard_something(self) -> None:
         self._heard = self._clock()
-        self._failures = 0
         if self._error:
             log.info("kubernetes %s: well again", self)
             self._error = ""
@@ -166,14 +165,11 @@ class Watch:
             log.warning("kubernetes %s: %s", self, trouble)
         self._error = str(trouble)
         self._failures += 1
-        gone = trouble.status == 410
-        if gone or (trouble.status and self._failures >= MAX_FAILURES):
+        if trouble.status == 410 or (trouble.status and self._failures >= MAX_FAILURES):
             self._version = ""
         if not trouble.status or trouble.status == 401:
             # Addresses, roots and tokens may be others by now.
             await self._api.close()
-        if gone and self._failures == 1:
-            return
         await self._sleep(trouble.retry_after_s + pause_s(self._failures, self._entropy()))
 
     def __str__(self) -> str:

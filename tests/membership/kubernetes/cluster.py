@@ -13,6 +13,7 @@ from gateway.membership.kubernetes import KubernetesSpec
 from gateway.membership.kubernetes.source import KubernetesSource
 from gateway.routing import Agent
 from tests.kube_api import KubeApi, Object
+from tests.kube_api.real import RealApi
 
 READY = {"ready": True, "serving": True, "terminating": False}
 UNREADY = {"ready": False, "serving": False, "terminating": False}
@@ -84,7 +85,7 @@ def endpoints(owner: str, *found: Object, namespace: str = "agents", not_ready: 
 class Follower:
     """A source, and how often it told of a change."""
 
-    def __init__(self, api: KubeApi, *, in_cluster: bool = False, **spec: Any) -> None:
+    def __init__(self, api: KubeApi | RealApi, *, in_cluster: bool = False, **spec: Any) -> None:
         self.changes = 0
         kubeconfig = None if in_cluster else api.kubeconfig
         self.source = KubernetesSource(
@@ -129,7 +130,7 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(api: KubeApi, **options: Any) -> AsyncIterator[Follower]:
+async def following(api: KubeApi | RealApi, **options: Any) -> AsyncIterator[Follower]:
     """A source that runs."""
     follower = Follower(api, **options)
     running = asyncio.create_task(follower.source.run())
