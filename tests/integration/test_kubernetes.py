@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 
 from tests.conftest import RunningGateway, StartGateway
 from tests.kube_api import KubeApi, Object
+from tests.kube_api.real import RealApi, missing
 from tests.membership.kubernetes.cluster import ENDING, READY, UNREADY, pod, service, slice_of
 from tests.membership.kubernetes.test_flaps import disturb
+from tests.network import own_network
 from tests.waiting import eventually, free_port
 
 PODS = 12
@@ -30,12 +33,23 @@ CAPABILITY = {"flight-capability": "code.write"}
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[KubeApi]:
-    """An API server without objects."""
-    server = KubeApi(tmp_path)
-    yield server
-    server.stop()
+REAL = pytest.param(RealApi, marks=[pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())])
+
+
+@pytest.fixture(params=[KubeApi, REAL])
+def api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KubeApi | RealApi]:
+    """An API server without objects, of each kind."""
+    # A real one takes no pods at loopback addresses.
+    network = own_network(*map(address, range(PODS))) if request.param is RealApi else nullcontext()
+    with network:
+        server = request.param(tmp_path)
+        yield server
+        server.stop()
+
+
+def address(number: int, api: KubeApi | RealApi | None = None) -> str:
+    """Where a pod is: for documentation only (RFC 5737), but for the tests' own API server in loopback's range."""
+    return f"127.0.10.{number + 1}" if isinstance(api, KubeApi) else f"192.0.2.{number + 1}"
 
 
 @dataclass
@@ -47,9 +61,9 @@ class Pods:
     """When each was asked, by the epoch."""
     servers: list[asyncio.Server] = field(default_factory=list)
 
-    async def start(self, count: int) -> None:
+    async def start(self, count: int, api: KubeApi | RealApi) -> None:
         for number in range(count):
-            name, host = f"coder-{number}", address(number)
+            name, host = f"coder-{number}", address(number, api)
             self.asked[name] = []
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
@@ -67,18 +81,14 @@ class Pods:
             server.close()
 
 
-def address(number: int) -> str:
-    return f"127.0.10.{number + 1}"
-
-
-def cluster(port: int, conditions: list[dict[str, bool]]) -> Object:
+def cluster(api: KubeApi | RealApi, port: int, conditions: list[dict[str, bool]]) -> Object:
     """The slice of the Service `coder`, each of its pods in one of `conditions`."""
     ports = [{"name": "http", "port": port, "protocol": "TCP"}]
-    endpoints = [pod(f"coder-{number}", address(number), state) for number, state in enumerate(conditions)]
-    return slice_of("coder", *endpoints, ports=ports)
+    found = [pod(f"coder-{number}", address(number, api), state) for number, state in enumerate(conditions)]
+    return slice_of("coder", *found, ports=ports)
 
 
-def start(start_gateway: StartGateway, api: KubeApi, **spec: Any) -> RunningGateway:
+def start(start_gateway: StartGateway, api: KubeApi | RealApi, **spec: Any) -> RunningGateway:
     return start_gateway([], kubernetes={"kubeconfig": str(api.kubeconfig)}, **spec)
 
 
@@ -87,11 +97,11 @@ def states(gateway: RunningGateway) -> dict[str, str]:
 
 
 def test_pods_of_labelled_services_are_members_and_a_broken_service_is_told(
-    api: KubeApi, start_gateway: StartGateway
+    api: KubeApi | RealApi, start_gateway: StartGateway
 ) -> None:
     port = free_port()
     api.put("services", service("coder"), service("broken", annotations={"phoenixflight.io/trust": "1.5"}))
-    api.put("endpointslices", cluster(port, [READY, ENDING, UNREADY]))
+    api.put("endpointslices", cluster(api, port, [READY, ENDING, UNREADY]))
     gateway = start(start_gateway, api)
     wanted = {"coder-0.agents": "ready", "coder-1.agents": "draining"}
     eventually(lambda: states(gateway) == wanted)
@@ -107,10 +117,10 @@ def test_pods_of_labelled_services_are_members_and_a_broken_service_is_told(
 
 
 def test_a_gateway_is_not_ready_before_it_knows_its_members_and_keeps_them_when_the_api_is_away(
-    api: KubeApi, start_gateway: StartGateway
+    api: KubeApi | RealApi, start_gateway: StartGateway
 ) -> None:
     api.put("services", service("coder"))
-    api.put("endpointslices", cluster(free_port(), [READY]))
+    api.put("endpointslices", cluster(api, free_port(), [READY]))
     gateway = start(start_gateway, api)
     eventually(lambda: states(gateway) == {"coder-0.agents": "ready"})
     api.down()
@@ -121,13 +131,13 @@ def test_a_gateway_is_not_ready_before_it_knows_its_members_and_keeps_them_when_
 
 @pytest.mark.slow
 async def test_2000_flaps_under_traffic_send_nothing_to_pods_that_are_gone_and_fail_nothing(
-    api: KubeApi, start_gateway: StartGateway
+    api: KubeApi | RealApi, start_gateway: StartGateway
 ) -> None:
     pods = Pods(free_port())
-    await pods.start(PODS)
+    await pods.start(PODS, api)
     conditions = [dict(READY) for _ in range(PODS)]
     api.put("services", service("coder"))
-    api.put("endpointslices", cluster(pods.port, conditions))
+    api.put("endpointslices", cluster(api, pods.port, conditions))
     gateway = await asyncio.to_thread(start, start_gateway, api)
     await asyncio.to_thread(eventually, lambda: len(states(gateway)) == PODS)
     away: list[list[tuple[float, float]]] = [[] for _ in range(PODS)]
@@ -159,9 +169,9 @@ async def test_2000_flaps_under_traffic_send_nothing_to_pods_that_are_gone_and_f
                 restless = chance.sample(range(1, PODS), 3)  # the first one stays: there is always a candidate
             number = chance.choice(restless)
             conditions[number] = dict(UNREADY if conditions[number]["ready"] else READY)
-            if flap % 50 == 25:
+            if flap % 50 == 25 and isinstance(api, KubeApi):
                 await disturb(api, chance)
-            await asyncio.to_thread(api.put, "endpointslices", cluster(pods.port, conditions))
+            await asyncio.to_thread(api.put, "endpointslices", cluster(api, pods.port, conditions))
             await asyncio.to_thread(api.up)
             if conditions[number]["ready"]:
                 away[number].append((since.pop(number), time.time()))
