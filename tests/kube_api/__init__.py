@@ -26,6 +26,7 @@ class KubeApi:
         now = datetime.now(UTC)
         authority = Authority.create("kubernetes", now)
         authority.write(folder, "ca")
+        self._roots = (folder / "ca.pem").read_bytes()
         certificate, key = authority.issue(now, uris=["spiffe://cluster.local/apiserver"])
         (folder / "api.pem").write_bytes(certificate)
         (folder / "api-key.pem").write_bytes(key)
@@ -57,10 +58,11 @@ class KubeApi:
     def _write_credentials(self) -> None:
         """A kubeconfig, and what a pod finds of its service account."""
         account = self.folder / "serviceaccount"
-        account.mkdir()
+        account.mkdir(exist_ok=True)
+        (self.folder / "ca.pem").write_bytes(self._roots)
         (account / "token").write_text(self.token)
         (account / "namespace").write_text("default")
-        (account / "ca.crt").write_bytes((self.folder / "ca.pem").read_bytes())
+        (account / "ca.crt").write_bytes(self._roots)
         cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": "ca.pem"}
         config = {
             "apiVersion": "v1",
@@ -85,6 +87,11 @@ class KubeApi:
         answer = self._client.post("/", json={"do": do, **what})
         answer.raise_for_status()
         return answer.json()
+
+    def reset(self) -> None:
+        """Be as new, for the next test."""
+        self.tell("reset", token=self.token)
+        self._write_credentials()
 
     def put(self, plural: str, *objects: Object) -> int:
         return self.tell("put", plural=plural, objects=objects)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.kube_api.serve import Fault, KubeServer
-from tests.kube_api.store import Object
+from tests.kube_api.store import KINDS, Object
 
 STATES = (
     {"ready": True, "serving": True, "terminating": False},
@@ -57,6 +57,17 @@ class Control:
 
     async def _do_all(self, plural: str) -> list[Object]:
         return self._api.store.all(plural)
+
+    async def _do_reset(self, token: str) -> None:
+        """Nothing is there, nothing goes wrong, and nothing was asked; `token` is good again."""
+        await self._switch(True)
+        for plural in KINDS:
+            for each in self._api.store.all(plural):
+                self._api.store.delete(plural, each["metadata"]["namespace"], each["metadata"]["name"])
+        self._api.tokens = {token}
+        self._api.faults.clear()
+        self._api.unserved.clear()
+        self._api.requests.clear()
 
     async def _do_compact(self) -> None:
         self._api.store.compact()

@@ -56,6 +56,13 @@ class RealApi:
         )
         self._etcd = self._start_etcd()
         self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._begin()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _begin(self) -> None:
         self.up()
         self._write_credentials()
         for namespace in ("agents", "phoenixflight"):

@@ -89,11 +89,15 @@ class Event(NamedTuple):
     """One line of a watch."""
 
     type: str
-    """``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``."""
+    """``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``; or `OPENED`, which is no line but comes first."""
     metadata: ObjectMeta
     found: Object | None
     """Of ADDED and MODIFIED; None if it is not of the form that was expected."""
     problem: str
+
+
+OPENED: Final = "OPENED"
+"""The server agreed to the watch."""
 
 
 class _List(msgspec.Struct):
@@ -201,6 +205,8 @@ class Api:
         }
         rest = b""
         async with aclosing(self._ask(kind, namespace, parameters, duration_s + GRACE_S)) as pieces:
+            await anext(pieces)
+            yield Event(OPENED, ObjectMeta(resource_version=version), None, "")
             async for piece in pieces:
                 # Not by a client's lines: those end at characters, too, that stand in JSON as they are.
                 *lines, rest = (rest + piece).split(b"\n")
@@ -215,6 +221,7 @@ class Api:
     async def _ask(
         self, kind: Kind[Any], namespace: str, parameters: Mapping[str, str | None], silence_s: float
     ) -> AsyncGenerator[bytes]:
+        """The body of a good answer, with an empty piece first."""
         try:
             if self._client is None:
                 self._client = await asyncio.to_thread(self._connect)
@@ -223,6 +230,7 @@ class Api:
             try:
                 if response.status_code != httpx2.codes.OK:
                     raise _refusal(response, await response.aread())
+                yield b""
                 async for piece in response.aiter_bytes():
                     yield piece
             finally:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from gateway.membership.kubernetes.api import Api, ApiTrouble, Event, Kind
+from gateway.membership.kubernetes.api import OPENED, Api, ApiTrouble, Event, Kind
 from gateway.membership.kubernetes.objects import Key, Object
 
 FIRST_RETRY_S: Final = 0.1
@@ -134,11 +134,13 @@ class Watch:
                 return page.version, objects, unread
 
     async def _watch(self) -> None:
-        self.state = State.WATCHING
         began = self._clock()
         duration_s = round(WATCH_S * (1 + self._entropy()) / 2)
         async with aclosing(self._api.watch(self._kind, self._namespace, self._version, duration_s)) as events:
             async for event in events:
+                if event.type == OPENED:
+                    self.state = State.WATCHING
+                    continue
                 self._failures = 0
                 if event.type != "BOOKMARK":
                     self._sink.apply(self._kind, event)

@@ -129,6 +129,7 @@ class TestTrouble:
             await follower.until(lambda: follower.watch("services")["failures"] >= 2)
             status = follower.watch("services")
             assert status["state"] == "backing off"
+            assert status["resourceVersion"].isdecimal()
             assert "cannot be reached" in status["lastError"]
             assert follower.hosts() == {"coder-0.agents": "10.0.0.1"}
             api.put("endpointslices", coder_at("10.0.0.2"))
@@ -262,10 +263,10 @@ class TestCredentials:
             api.put("endpointslices", coder_at("10.0.0.2"))
             await follower.until(lambda: follower.hosts() == {"coder-0.agents": "10.0.0.2"})
 
-    async def test_a_kubeconfig_with_inline_roots_and_token_will_do(self, api: KubeApi, tmp_path: Path) -> None:
+    async def test_a_kubeconfig_with_inline_roots_and_token_will_do(self, api: KubeApi) -> None:
         write_coder(api)
         config = yaml.safe_load(api.kubeconfig.read_text())
-        roots = base64.b64encode((tmp_path / "ca.pem").read_bytes()).decode()
+        roots = base64.b64encode((api.folder / "ca.pem").read_bytes()).decode()
         config["clusters"][0]["cluster"] = {
             "server": f"https://127.0.0.1:{api.port}",
             "certificate-authority-data": roots,
