@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 PYTEST_ARGS ?= -n auto
 
-.PHONY: demo test lint schema bench run clean
+.PHONY: demo test lint schema bench wheel run clean
 
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
@@ -25,6 +25,9 @@ schema: $(VENV)/.dev
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m bench
 
+wheel:
+	tools/compiled-wheel
+
 run: $(VENV)/.demo
 	test -f certs/ca.pem || $(BIN)/phoenixflight certs dev --out certs
 	$(BIN)/phoenixflight run --config config/gateway.yaml
@@ -42,11 +45,14 @@ $(VENV)/.dev: $(VENV)/.pip
 	$(BIN)/python -m pip install --quiet --editable '.[fast,demo]' --group dev
 	touch $@
 
-# The bench runs on the fastest Python there is: an optimised build, as production has, where one is installed.
-$(BENCH_VENV)/.bench: pyproject.toml
+# The bench runs as production does: on the fastest Python there is, an optimised build where one is installed, and
+# with the data plane compiled where there is a C compiler.
+$(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py')
 	test -x $(BENCH_VENV)/bin/python || $$($(PYTHON) tools/fastest-python) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BENCH_VENV)/bin/python -m pip install --quiet --editable '.[fast]' --group bench
+	PYTHON=$(BENCH_VENV)/bin/python tools/compiled-wheel
+	$(BENCH_VENV)/bin/python -m pip install --quiet --group bench "$$(ls dist/*.whl)[fast]"
+	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	touch $@
 
 clean:

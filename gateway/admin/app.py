@@ -18,6 +18,7 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.admin.explain import explain_endpoint
 from gateway.admin.snapshot import described
+from gateway.proxy import exchange
 from gateway.proxy.codec import HTTP2_IMPLEMENTATION
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def make_app(gateway: Gateway) -> Starlette:
             {
                 "version": __version__,
                 "http2": HTTP2_IMPLEMENTATION,
+                "compiled": not str(exchange.__file__).endswith(".py"),
                 "event_loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
                 "ready": gateway.ready,
                 "revision": told.revision,

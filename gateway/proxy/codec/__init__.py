@@ -20,7 +20,8 @@ from gateway.proxy.codec.events import (
     Writable,
 )
 from gateway.proxy.codec.http1 import Http1Client, Http1Server
-from gateway.proxy.codec.http2 import HTTP2_IMPLEMENTATION, Http2Client, Http2Server
+from gateway.proxy.codec.http2 import Http2Client, Http2Server
+from gateway.proxy.codec.library import HTTP2_IMPLEMENTATION
 
 __all__ = [
     "HTTP2_IMPLEMENTATION",

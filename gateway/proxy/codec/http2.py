@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead
 from gateway.proxy.codec.events import (
@@ -24,39 +24,11 @@ from gateway.proxy.codec.events import (
     TrailersReceived,
     Writable,
 )
+from gateway.proxy.codec.library import h2
 
-if TYPE_CHECKING:
-    import h2 as _h2
-    import h2.config
-    import h2.connection
-    import h2.errors
-    import h2.events
-    import h2.exceptions
-    import h2.settings
-else:
-    try:
-        import jh2 as _h2
-        import jh2.config
-        import jh2.connection
-        import jh2.errors
-        import jh2.events
-        import jh2.exceptions
-        import jh2.settings  # noqa: F401 - bound as an attribute of the package
-    except ImportError:
-        import h2 as _h2
-        import h2.config
-        import h2.connection
-        import h2.errors
-        import h2.events
-        import h2.exceptions
-        import h2.settings
-
-HTTP2_IMPLEMENTATION: str = _h2.__name__
-"""``jh2`` or ``h2``."""
-
-_ev = _h2.events
-_Codes = _h2.errors.ErrorCodes
-_Setting = _h2.settings.SettingCodes
+_ev = h2.events
+_Codes = h2.errors.ErrorCodes
+_Setting = h2.settings.SettingCodes
 
 STREAM_WINDOW_BYTES = 256 * 1024
 """What a peer may send on a stream before we have passed it on; the bound on what we hold for it."""
@@ -183,8 +155,8 @@ class _Http2:
 
     def __init__(self, *, client: bool, max_streams: int) -> None:
         self.finished = False
-        self._connection = _h2.connection.H2Connection(
-            _h2.config.H2Configuration(
+        self._connection = h2.connection.H2Connection(
+            h2.config.H2Configuration(
                 client_side=client,
                 header_encoding=None,
                 validate_inbound_headers=False,
@@ -200,7 +172,7 @@ class _Http2:
         else:
             settings[_Setting.MAX_CONCURRENT_STREAMS] = max_streams
             settings[_Setting.ENABLE_CONNECT_PROTOCOL] = 1
-        connection.local_settings = _h2.settings.Settings(client=client, initial_values=settings)
+        connection.local_settings = h2.settings.Settings(client=client, initial_values=settings)
         connection.initiate_connection()
         connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW)
         self._take_goaway()
@@ -245,7 +217,7 @@ class _Http2:
             return []
         try:
             happened = self._connection.receive_data(data)
-        except _h2.exceptions.ProtocolError as error:
+        except h2.exceptions.ProtocolError as error:
             self.finished = True
             events, self._events = self._events, []
             return [*events, ConnectionFailed(str(error) or type(error).__name__)]
@@ -477,7 +449,7 @@ class _Http2:
     def _reset(self, stream: int, code: int) -> None:
         try:
             self._connection.reset_stream(stream, code)
-        except _h2.exceptions.ProtocolError:
+        except h2.exceptions.ProtocolError:
             return  # the peer closed it first: nothing is left to reset
 
     def consumed(self, stream: int, size: int) -> None:

@@ -1,0 +1,37 @@
+"""Whose HTTP/2 state machine it is: jh2's, where that is installed, else h2's.
+
+In a module of its own, so that those who use it can be compiled: the types are h2's in any case.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import h2
+    import h2.config
+    import h2.connection
+    import h2.errors
+    import h2.events
+    import h2.exceptions
+    import h2.settings
+else:
+    try:
+        import jh2 as h2
+        import jh2.config
+        import jh2.connection
+        import jh2.errors
+        import jh2.events
+        import jh2.exceptions
+        import jh2.settings  # noqa: F401 - bound as an attribute of the package
+    except ImportError:
+        import h2
+        import h2.config
+        import h2.connection
+        import h2.errors
+        import h2.events
+        import h2.exceptions
+        import h2.settings
+
+__all__ = ["HTTP2_IMPLEMENTATION", "h2"]
+
+HTTP2_IMPLEMENTATION: str = h2.__name__
+"""``jh2`` or ``h2``."""
