@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 
 import pytest
 
@@ -56,9 +56,10 @@ class Asked:
 @pytest.mark.parametrize("max_connections", [4, 256])
 async def test_nobody_waits_for_an_agent_that_died(protocol: Protocol, max_connections: int) -> None:
     for death in range(8):
-        process = subprocess.Popen([sys.executable, "-S", "-c", LISTEN], stdout=subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", LISTEN, stdout=PIPE)
         assert process.stdout is not None
-        agent = Agent("a", "127.0.0.1", int(process.stdout.readline()), frozenset({"x"}), protocol=protocol)
+        port = int(await process.stdout.readline())
+        agent = Agent("a", "127.0.0.1", port, frozenset({"x"}), protocol=protocol)
         pool = Pool(
             agent,
             asyncio.get_running_loop(),
@@ -76,5 +77,4 @@ async def test_nobody_waits_for_an_agent_that_died(protocol: Protocol, max_conne
             for each in asked:
                 await each.told.wait()
         await pool.close()
-        process.wait(5)
-        process.stdout.close()
+        await process.wait()
