@@ -53,10 +53,10 @@ def metric(gateway: RunningGateway, name: str) -> dict[str, float]:
 class Two:
     """Two agents of a file, which answer each packet, and hold a stream open until `finish`."""
 
-    def __init__(self, make: MakeAgent, start: StartGateway) -> None:
+    def __init__(self, make: MakeAgent, start: StartGateway, **spec: Any) -> None:
         self.finish = threading.Event()
         self._ports = {name: make(self._serve).port for name in NAMES}
-        self.gateway = start([member(port, name) for name, port in self._ports.items()])
+        self.gateway = start([member(port, name) for name, port in self._ports.items()], **spec)
         self.client = self.gateway.client()
 
     def _serve(self, agent: RawAgent, connection: socket.socket) -> None:
@@ -115,6 +115,24 @@ def test_an_agent_that_the_file_sets_draining_keeps_what_it_has(two: Two) -> Non
     fates = metric(two.gateway, "conversation_packets_total")
     assert fates['fate="kept"'] >= 5
     assert fates['fate="moved"'] == fates['fate="forced"'] == 0
+
+
+@pytest.mark.parametrize("with_redis", [False, True], ids=["alone", "redis"])
+def test_where_all_agents_drain_only_what_has_begun_goes_on(
+    raw_agent: MakeAgent, start_gateway: StartGateway, request: pytest.FixtureRequest, with_redis: bool
+) -> None:
+    shared = {"redis": {"url": request.getfixturevalue("redis").url}} if with_redis else {}
+    two = Two(raw_agent, start_gateway, **shared)
+    conversations = {name: two.begin_at(name) for name in NAMES}
+    two.set(alpha="draining", beta="draining")
+    for _ in range(3):
+        assert {name: two.place(each) for name, each in conversations.items()} == {name: name for name in NAMES}
+        for refused in (two.answer("a-new-one"), two.answer()):
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:phoenixflight:no-eligible-agent")
+            assert refused.headers["retry-after"] == "1"
+    two.set(beta="draining")
+    assert {name: two.place(each) for name, each in conversations.items()} == {name: name for name in NAMES}
+    assert two.place("a-new-one") == two.place() == "alpha"
 
 
 def serve_tls(certs: Path, name: str) -> Callable[[RawAgent, socket.socket], None]:
