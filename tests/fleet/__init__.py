@@ -26,12 +26,13 @@ class Read(NamedTuple):
 
 @dataclass
 class Worker:
-    """A process that is one agent; see ``tests/fleet/__main__.py`` for what it serves."""
+    """A process that is one agent; `module` has what it serves."""
 
     folder: Path
     name: str
     protocol: str = "http/1.1"
     settings: dict[str, Any] = field(default_factory=dict)
+    module: str = "tests.fleet.plain"
     port: int = field(default_factory=free_port)
     starts: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -39,10 +40,11 @@ class Worker:
     def spawn(self) -> None:
         """Start it, under the same port as ever; `wait` waits for it."""
         self.starts += 1
-        settings = {"name": self.name, "port": self.port, "record": str(self._record()), **self.settings}
+        own = {"name": self.name, "port": self.port, "protocol": self.protocol, "record": str(self._record())}
+        settings = {**own, **self.settings}
         self._record().touch()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fleet", json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", self.module, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def wait(self, said: str = "serving") -> None:

@@ -43,6 +43,8 @@ class Callers:
     admin: httpx.AsyncClient
     methods: list[str]
     calls: list[Call] = field(default_factory=list)
+    late_s: float = 0.0
+    """How late the machine has made a packet of `lone`, at most."""
     _numbers: count[int] = field(default_factory=count)
 
     async def call(self, conversation: str = "", path: str = "/run") -> Call:
@@ -75,6 +77,7 @@ class Callers:
             while not stop.is_set():
                 due += 1 / per_s
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+                self.late_s = max(self.late_s, time.monotonic() - due)
                 tasks.create_task(self.call())
 
     async def converse(self, conversation: str, pause_s: float, stop: asyncio.Event) -> None:

@@ -62,11 +62,11 @@ async def test_an_agent_killed_under_load_costs_at_most_the_posts_that_it_had(
         await asyncio.sleep(2.5)
         assert (await calling.members())[VICTIM]["state"] == "ejected"
         stopped.set()
-    assert ejected_at - killed_at < 1
+    assert ejected_at - killed_at < 1 + calling.late_s
     assert victim(workers).read(start=2) == []
     check_packets(calling, workers, gateway, ejected_at)
-    for conversation in conversations:
-        check_conversation(calling.of(conversation))
+    moved = [check_conversation(calling.of(conversation)) for conversation in conversations]
+    assert any(moved)
     exposition = gateway.admin("/metrics").text
     assert numbers(exposition, "phoenixflight_ejections_total")['reason="consecutive-failures"'] == 1
     assert numbers(exposition, "phoenixflight_defects_total") == {"": 0}
@@ -80,6 +80,7 @@ def check_packets(calling: Callers, workers: list[Worker], gateway: RunningGatew
         assert (call.status, "urn:phoenixflight:upstream-reset" in call.problem) == (502, True), call
         assert agents[call.id] == VICTIM
         assert call.began < ejected_at
+    assert VICTIM not in {call.agent for call in calling.calls if call.began > ejected_at}
     again = [call for call in calling.calls if call.attempts > 1]
     assert again, "something was under way at the agent when it died"
     assert all(call.began < ejected_at for call in again)
@@ -88,14 +89,11 @@ def check_packets(calling: Callers, workers: list[Worker], gateway: RunningGatew
     assert len(posts) == len(set(posts))
 
 
-def check_conversation(packets: list[Call]) -> None:
-    """A conversation moves once if its agent died, and else never."""
+def check_conversation(packets: list[Call]) -> bool:
+    """A conversation moves once if its agent died, and else never; gives whether it has."""
     places = [agent for agent, _ in groupby(call.agent for call in packets)]
-    if places[0] == VICTIM:
-        assert len(places) == 2
-        assert VICTIM not in places[1:]
-    else:
-        assert len(places) == 1
+    assert len(places) <= (2 if places[:1] == [VICTIM] else 1), places
+    return len(places) == 2
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import CAPABILITY, RunningGateway, StartGateway, write_policy
 from tests.fleet import Worker, numbers, start, stop
-from tests.fleet.__main__ import STEPS
 from tests.fleet.callers import Callers, callers
+from tests.fleet.registered import STEPS
 from tests.waiting import eventually
 
 AGENTS = 6
@@ -121,7 +121,12 @@ def workers(gateway: RunningGateway, certs: Path, tmp_path: Path) -> Iterator[li
     """The agents, which run, and behind each its successor, which does not yet."""
     tls = {"certificate": f"{certs}/executor.pem", "key": f"{certs}/executor-key.pem", "ca": f"{certs}/ca.pem"}
     made = [
-        Worker(folder, f"executor-{number}", settings={"gateway": gateway.url, "tls": tls})
+        Worker(
+            folder,
+            f"executor-{number}",
+            settings={"gateway": gateway.url, "tls": tls},
+            module="tests.fleet.registered",
+        )
         for number in range(1, AGENTS + 1)
         for folder in (tmp_path / "old", tmp_path / "new")
     ]

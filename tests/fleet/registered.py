@@ -1,10 +1,9 @@
-"""An agent: ``python -m tests.fleet SETTINGS``, which are a JSON object.
+"""An agent that registers itself: ``python -m tests.fleet.registered SETTINGS``.
 
-It notes every request as soon as its head is read.  ``/events`` is a stream of an event each 100 ms, until three
-packets of its conversation have come to ``/step``: then the work is done, and the stream ends.  All else is answered
-after a moment.
+The settings, in JSON: ``name``, ``port``, ``record``, ``gateway`` (a URL), ``tls`` (``certificate``, ``key``, ``ca``).
 
-With ``gateway`` among the settings it registers there when it reads ``join``.  On SIGTERM it retires, and ends when
+``/events`` is a stream of an event each 100 ms, until `STEPS` packets of its conversation have come to ``/step``: then
+the work is done, and the stream ends.  It registers when it reads ``join``; on SIGTERM it retires, and ends when
 nothing is under way any more.
 """
 
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import ssl
 import sys
@@ -30,6 +28,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.agent import Registrar
+from tests.fleet.plain import Record
 
 STEPS = 3
 EVENT_S = 0.1
@@ -46,23 +45,17 @@ class Agent:
         self.steps: Counter[str] = Counter()
         """By conversation."""
         self.under_way = 0
-        self._record = os.open(settings["record"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._record = Record(settings["record"])
         self._app = Starlette(
             routes=[
                 Route("/events", self.events),
                 Route("/step", self.step, methods=["POST"]),
-                Route("/{path:path}", self.work, methods=["GET", "PUT", "POST"]),
             ]
         )
 
-    async def work(self, request: Request) -> Response:
-        await request.body()
-        await asyncio.sleep(self.settings.get("delay_s", 0))
-        return PlainTextResponse(self.settings["name"])
-
     async def step(self, request: Request) -> Response:
         self.steps[request.headers["flight-conversation"]] += 1
-        return await self.work(request)
+        return PlainTextResponse("done")
 
     async def events(self, request: Request) -> Response:
         conversation = request.headers["flight-conversation"]
@@ -81,8 +74,7 @@ class Agent:
     async def __call__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         if scope["type"] != "http":
             return
-        packet = dict(scope["headers"]).get(b"flight-id", b"-").decode()
-        os.write(self._record, f"{time.time():.6f} {scope['method']} {packet}\n".encode())
+        self._record.note(scope["method"], dict(scope["headers"])[b"flight-id"].decode())
         self.under_way += 1
         try:
             await self._app(scope, receive, send)
@@ -130,20 +122,16 @@ async def main() -> None:
     config.keep_alive_timeout = 60
     config.accesslog = None
     config.loglevel = "WARNING"
-    if "tls" in settings:
-        tls = settings["tls"]
-        config.certfile, config.keyfile, config.ca_certs = tls["certificate"], tls["key"], tls["ca"]
-        config.verify_mode = ssl.CERT_REQUIRED
+    tls = settings["tls"]
+    config.certfile, config.keyfile, config.ca_certs = tls["certificate"], tls["key"], tls["ca"]
+    config.verify_mode = ssl.CERT_REQUIRED
     stopped, over = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve(agent, config, shutdown_trigger=over.wait))  # type: ignore[arg-type]
         await listening(settings["port"])
         say("serving")
-        if "gateway" in settings:
-            await be_a_member(agent, stopped)
-        else:
-            await stopped.wait()
+        await be_a_member(agent, stopped)
         over.set()
 
 
