@@ -1,4 +1,4 @@
-"""An agent: ``python -m tests.fleet.plain SETTINGS``; these are ``port``, ``protocol``, ``record``, ``delay_s``, in JSON.
+"""An agent: ``python -m tests.fleet.plain SETTINGS``, in JSON: ``port``, ``protocol``, ``record``, ``delay_s``.
 
 It notes every request as soon as its head is read, and answers each after a moment, in one write: when it is killed,
 the answer has been given whole or not at all.
