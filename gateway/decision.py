@@ -123,6 +123,8 @@ def decide(
     evidence = _evidence(signature, digest) if assume is None else assume
     judgement = judge(packet, head, principal, evidence, snapshot, now)
     route = judgement.route
+    if judgement.leaving is not None and not packet.alone:
+        route = judgement.leaving
     if isinstance(route, Refusal):
         return Refuse(route, packet, content_type, traceparent, evidence, judgement.shadow)
     onward = sifted.onward

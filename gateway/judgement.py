@@ -60,6 +60,8 @@ class Judgement(msgspec.Struct, frozen=True):
     """Every agent that policy admits, ready or not: an open stream to one of these may go on."""
     shadow: Shadow | None = None
     """``None`` when enforcing the shadow policies would change nothing."""
+    leaving: Route | None = None
+    """Where no agent is ready: the way to those that drain, for packets of conversations that are there."""
 
 
 class _Case(msgspec.Struct, frozen=True):
@@ -194,7 +196,7 @@ def _settle(
         reason=route.reason.slug if isinstance(route, Refusal) else "",
         agents=_destinations(supposed),
     )
-    return Judgement(enforced.route, enforced.grants, shadow)
+    return msgspec.structs.replace(enforced, shadow=shadow)
 
 
 def _destinations(judgement: Judgement) -> tuple[str, ...]:
@@ -233,7 +235,7 @@ def _conclude(ruling: Ruling, principal: Principal, capabilities: Capabilities, 
         else "no agent that offers it meets the trust, labels and conditions that policy or the packet asks for"
     )
     refusal = Refusal(Reason.NO_ELIGIBLE_AGENT, f"{label}: {why}", retry_after_s=NO_AGENT_RETRY_AFTER_S)
-    return Judgement(refusal, admitted.grants)
+    return Judgement(refusal, admitted.grants, leaving=admitted.leaving(snapshot.routes.members, refusal))
 
 
 _MISSING = {

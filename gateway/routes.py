@@ -16,6 +16,7 @@ from gateway.packet import Capabilities
 from gateway.packet import fields as names
 from gateway.policy import Allow, CompiledRule, Limit
 from gateway.policy.model import Grant
+from gateway.refusal import Refusal
 from gateway.routing import DEFAULT_POINTS, Agent, AgentState, Load, Ring
 
 MAX_ROUTES = 1_000
@@ -51,6 +52,8 @@ class Route(msgspec.Struct, frozen=True):
     """`ring`, and the agents of other zones."""
     members: Mapping[str, Agent]
     """Every member by name, admitted or not."""
+    full: Refusal | None = None
+    """Of a way to agents that drain, all of them: what is told to packets that are of no conversation there."""
 
 
 class Change(NamedTuple):
@@ -75,6 +78,20 @@ class Admitted(msgspec.Struct, frozen=True):
     load: Load
     route: Route | None
     """``None`` when no agent is ready."""
+
+    def leaving(self, members: Mapping[str, Agent], full: Refusal) -> Route | None:
+        """The way to agents that drain, for conversations that are there; ``None`` when there are no such agents.
+
+        Args:
+            members: every member by name.
+            full: what is told to all other packets.
+
+        """
+        draining = [members[name] for name in self.grants if members[name].state is AgentState.DRAINING]
+        if not draining:
+            return None
+        ring = Ring(draining, 1)  # it places nothing
+        return Route(ring, self.grants, self.load, ring, members, full)
 
 
 def _holds_its_share(near: Ring, ready: Ring) -> bool:

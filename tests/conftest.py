@@ -234,7 +234,12 @@ def launch(
         except httpx.TransportError:
             return False
 
-    eventually(ready, 20)
+    try:
+        eventually(ready, 20)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return running
 
 

@@ -38,6 +38,21 @@ def test_a_stream_outlives_the_readiness_of_its_agent() -> None:
     assert "alpha" in judgement.grants
 
 
+def test_where_all_agents_drain_only_packets_of_conversations_may_go_on() -> None:
+    draining = [replace(agent, state=AgentState.DRAINING) for agent in AGENTS]
+    force = snapshot(ALLOWED, agents=draining)
+    ejected = snapshot(ALLOWED, agents=[replace(agent, state=AgentState.EJECTED) for agent in AGENTS])
+    fields = [(b"flight-capability", b"code.execute"), (b"flight-conversation", b'"c"')]
+    of_conversation, alone = (RequestHead(b"POST", b"https", b"g", b"/", some) for some in (fields, fields[:1]))
+    verdict = decide(of_conversation, Principal(PLANNER), force, NOON, entropy)
+    assert isinstance(verdict, Forward)
+    assert verdict.route.full is not None
+    for head, snap in ((alone, force), (of_conversation, ejected)):
+        refused = decide(head, Principal(PLANNER), snap, NOON, entropy)
+        assert isinstance(refused, Refuse)
+        assert refused.refusal == verdict.route.full
+
+
 def test_conditions_that_depend_on_time_are_asked_again() -> None:
     force = snapshot(policy("a", ["*"], {**ALLOW, "when": "now < timestamp('2026-01-01T13:00:00Z')"}))
     assert isinstance(judged(Ask(), force, NOON).route, Route)

@@ -40,7 +40,8 @@ def described(judgement: Judgement) -> object:
     """Everything that a packet could notice of where it may go."""
     route = judgement.route
     if isinstance(route, Refusal):
-        return route, sorted(judgement.grants)
+        leaving = judgement.leaving
+        return route, sorted(judgement.grants), leaving and [agent.name for agent in leaving.ring.agents]
     owners = [[agent.name for agent in route.ring.walk(b"%d" % key)] for key in range(20)]
     return owners, [agent.name for agent in route.wider.agents], {**route.grants}, {**route.members}
 

@@ -143,6 +143,7 @@ class Gateway:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._insist)
         await plane.start()
+        self._changed.set()  # the files' agents are to be followed from now on, not only once something changes
         try:
             async with asyncio.TaskGroup() as tasks:
                 stop_admin = asyncio.Event()

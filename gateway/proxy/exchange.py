@@ -314,7 +314,10 @@ class Exchange:
         forward, principal = self.forward, self.downstream.principal
         assert forward is not None
         assert principal is not None
-        assert agent is not None
+        if agent is None:
+            assert self.route.full is not None
+            self._refuse(self.route.full)
+            return
         self.agent = agent
         limits = self.route.grants[agent.name].limits
         if limits or forward.signature is not None:

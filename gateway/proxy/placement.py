@@ -17,10 +17,12 @@ from gateway.routing import DEFAULT_C, Agent, AgentState, pick, pick_other
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Agent | None], None]
-"""Told the agent; ``None`` when every one was tried."""
+"""Told the agent; ``None`` when every one was tried, or none takes a new packet."""
 
 _USE = {AgentState.READY: Use.KEEP, AgentState.DRAINING: Use.LEAVE}
 """An agent in any other state can serve nobody."""
+_NOBODY = ""
+"""Has the lease of a conversation for which there is no agent."""
 
 
 class Placement:
@@ -61,7 +63,8 @@ class Placement:
 
         """
         self._leases.hold(key)
-        self._take(forward.route, key, self.pick(forward), (), now, answer)
+        wanted = None if forward.route.full else self.pick(forward)
+        self._take(forward.route, key, wanted, (), now, answer)
 
     def another(
         self, route: Route, packet: FlightPacket, key: bytes, tried: Collection[str], now: float, answer: Answer
@@ -78,6 +81,9 @@ class Placement:
 
         """
         wanted: Agent | None = None
+        if route.full:
+            answer(None)
+            return
         for ring in dict.fromkeys((route.ring, route.wider)):
             wanted = wanted or pick_other(ring, packet.affinity, route.load, tried, self._bound)
         if wanted is None or not key:
@@ -90,21 +96,22 @@ class Placement:
         self._leases.release(key, now)
 
     def _take(
-        self, route: Route, key: bytes, wanted: Agent, tried: Collection[str], now: float, answer: Answer
+        self, route: Route, key: bytes, wanted: Agent | None, tried: Collection[str], now: float, answer: Answer
     ) -> None:
         leases = self._leases
+        name = wanted.name if wanted is not None else _NOBODY
 
         def usable(owner: str) -> Use:
             agent = route.members.get(owner)
             return Use.LOST if agent is None or owner in tried else _USE.get(agent.state, Use.LOST)
 
         if isinstance(leases, LeaseMemory):
-            answer(_owner(route, leases.take_now(key, wanted=wanted.name, usable=usable, now=now), wanted))
+            answer(_owner(route, leases.take_now(key, wanted=name, usable=usable, now=now), wanted))
             return
 
         async def ask() -> None:
             try:
-                taken = await leases.take(key, wanted=wanted.name, usable=usable, now=now)
+                taken = await leases.take(key, wanted=name, usable=usable, now=now)
             except Exception:
                 self._on_defect()
                 log.exception("a conversation's lease could not be read")
@@ -123,11 +130,11 @@ class Placement:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _owner(route: Route, taken: Taken | None, wanted: Agent) -> Agent:
+def _owner(route: Route, taken: Taken | None, wanted: Agent | None) -> Agent | None:
     """Where the conversation is, if this packet may go there: one packet's policy moves no conversation.
 
     Without an answer it is left to the ring.
     """
-    if taken is None or taken.owner == wanted.name or taken.owner not in route.grants:
+    if taken is None or taken.owner not in route.grants:
         return wanted
     return route.members[taken.owner]

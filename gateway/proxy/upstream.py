@@ -316,7 +316,13 @@ class Pool:
         if len(self._opening) < wanted and len(self.connections) + len(self._opening) < self.limits.max_connections:
             task = self.loop.create_task(self._open())
             self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        """An opening is over, well or not: whoever still waits, and counted on it, needs another."""
+        self._opening.discard(task)
+        if self._waiting and not task.cancelled():
+            self._open_more()
 
     async def _open(self) -> None:
         connection: UpstreamConnection | None = None
@@ -335,11 +341,14 @@ class Pool:
                 connection.abort()
             self._opening_failed(str(error) or type(error).__name__)
             return
-        if not connection.closed:
-            if connection.codec is not None and connection.codec.multiplexed:
-                self._shared.append(connection)
-            else:
-                self._idle.append(connection)
+        if connection.closed:
+            # It was lost in the same turn of the loop: an agent that dies with connections nobody has accepted yet.
+            self._opening_failed("it closed the connection before it was used")
+            return
+        if connection.codec is not None and connection.codec.multiplexed:
+            self._shared.append(connection)
+        else:
+            self._idle.append(connection)
         self._serve_waiting()
 
     def _opening_failed(self, why: str) -> None:
