@@ -166,7 +166,10 @@ class RedisLeases:
         held = set(self._held.marks())
         marks, self._renewed = list(held | self._renewed), held
         for start in range(0, len(marks), MAX_BATCH):
-            questions = [self._batches.ask(PREFIX + mark, Todo.RENEW) for mark in marks[start : start + MAX_BATCH]]
+            questions = [
+                self._batches.ask(PREFIX + mark, Todo.RENEW if mark in held else Todo.LAST)
+                for mark in marks[start : start + MAX_BATCH]
+            ]
             for answer in await asyncio.gather(*questions, return_exceptions=True):
                 if isinstance(answer, Exception):
                     self._outage.failed(answer)

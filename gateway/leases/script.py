@@ -25,7 +25,9 @@ class Todo(Enum):
     LET_GO = b"let go"
     """Tell that none is open at this replica any more."""
     RENEW = b"renew"
-    """Renew it, if there is one, whoever's it is."""
+    """Renew it, if there is one, whoever's it is: an exchange of it is open here."""
+    LAST = b"last"
+    """The same, once more: there was one."""
 
 
 class State(Enum):
@@ -61,6 +63,7 @@ if todo == 'let go' then
   redis.call('HDEL', KEYS[1], mine)
   return {'done', '', 0}
 end
+local renews = todo == 'renew' or todo == 'last'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local found = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'at')
@@ -86,7 +89,7 @@ end
 if owner then
   local idle = now - tonumber(found[3]) >= idle_ms
   local unchanged = owner == ARGV[5] and epoch == tonumber(ARGV[6])
-  if todo == 'renew' then
+  if renews then
     state = 'done'
   elseif owner == wanted then
     state = 'same'
@@ -102,14 +105,17 @@ if owner then
   else
     state = 'live'
   end
-elseif todo == 'renew' then
+elseif renews then
   return {'gone', '', 0}
 else
   owner, epoch = wanted, 1
 end
 
 local at = string.format('%.0f', now)
-redis.call('HSET', KEYS[1], 'owner', owner, 'epoch', epoch, 'at', at, mine, at)
+redis.call('HSET', KEYS[1], 'owner', owner, 'epoch', epoch, 'at', at)
+if todo ~= 'last' then
+  redis.call('HSET', KEYS[1], mine, at)
+end
 redis.call('PEXPIRE', KEYS[1], remember_ms)
 return {state, owner, epoch}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h2.events
 import pytest
 
 from gateway.packet.digest import content_digest
 from gateway.proxy.migration import MAX_CONTEXT_BYTES
-from tests.conftest import RawAgent, RunningGateway, launch, member, write_agents
+from tests.conformance.test_http2 import Peer
+from tests.conftest import RawAgent, RunningGateway, StartGateway, launch, member, write_agents
+from tests.redis_server import RedisServer
 from tests.waiting import eventually
 
 CONTEXT = b'{"turns": ["\xc3\xa9"]}'
@@ -108,27 +112,29 @@ class Mesh(NamedTuple):
     conversations: dict[str, str]
     """One that is at `old` for each of ANSWERS."""
 
-    def packet(self, conversation: str, path: str = "/run", **fields: str) -> str:
-        """Send one; gives the agent that answered."""
-        with self.gateway.client() as client:
-            answer = client.get(path, headers=headers(conversation, **fields))
-        assert answer.status_code == 200
-        return answer.headers["flight-agent"].strip('"')
 
-    def outcomes(self) -> dict[str, int]:
-        """How many migrations came to what."""
-        found = re.findall(r'migrations_total\{outcome="(.+)"\} (\d+)', self.gateway.admin("/metrics").text)
-        return {name: int(count) for name, count in found}
+def packet(gateway: RunningGateway, conversation: str, **fields: str) -> str:
+    """Send one; gives the agent that answered."""
+    with gateway.client() as client:
+        answer = client.get("/run", headers=headers(conversation, **fields))
+    assert answer.is_success
+    return answer.headers["flight-agent"].strip('"')
+
+
+def outcomes(gateway: RunningGateway) -> dict[str, int]:
+    """How many migrations came to what."""
+    found = re.findall(r'migrations_total\{outcome="(.+)"\} (\d+)', gateway.admin("/metrics").text)
+    return {name: int(count) for name, count in found}
 
 
 def headers(conversation: str, capability: str = "code.execute") -> dict[str, str]:
     return {"flight-capability": capability, "flight-conversation": f'"{conversation}"'}
 
 
-def at_old(mesh: Mesh, way: str, **fields: str) -> str:
+def at_old(gateway: RunningGateway, way: str, **fields: str) -> str:
     """A conversation that has begun at `old`."""
     for number in range(100):
-        if mesh.packet(f"{way}-{number}", **fields) == "old":
+        if packet(gateway, f"{way}-{number}", **fields) == "old":
             return f"{way}-{number}"
     raise AssertionError("none begins there")
 
@@ -143,16 +149,31 @@ def members(mesh: Mesh, state: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Where leases are kept, as the Gateway document says it."""
+    if request.param == "memory":
+        yield {}
+        return
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield {"redis": {"url": server.url}}
+    server.stop()
+
+
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory, certs: Path) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory, certs: Path, store: dict[str, Any]) -> Iterator[Mesh]:
     old, new = ContextAgent(), ContextAgent()
     folder = tmp_path_factory.mktemp("gateway")
-    gateway = launch(folder, certs, [member(old.raw.port, "old", capabilities=["code.execute", "code.review"])])
+    gateway = launch(
+        folder, certs, [member(old.raw.port, "old", capabilities=["code.execute", "code.review"])], **store
+    )
     mesh = Mesh(gateway, old, new, {})
     write_agents(folder, members(mesh, "ready"))
     eventually(lambda: len(gateway.admin("/snapshot").json()["agents"]) == 3)
-    mesh.conversations.update({way: at_old(mesh, way) for way in ANSWERS if way != "staying"})
-    mesh.conversations["staying"] = at_old(mesh, "staying", capability="code.review")
+    mesh.conversations.update({way: at_old(gateway, way) for way in ANSWERS if way != "staying"})
+    mesh.conversations["staying"] = at_old(gateway, "staying", capability="code.review")
     with (
         gateway.client() as client,
         client.stream("GET", "/stream", headers=headers(mesh.conversations["open"])) as stream,
@@ -161,7 +182,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, certs: Path) -> Iterator[Mesh
         assert next(pieces) == b"ok"
         write_agents(folder, members(mesh, "draining"))
         eventually(lambda: "draining" in gateway.admin("/snapshot").text)
-        assert mesh.packet(mesh.conversations["open"]) == "old", "a stream of it is open there"
+        assert packet(gateway, mesh.conversations["open"]) == "old", "a stream of it is open there"
         assert not any(each.path == "/context" for each in old.seen)
     yield mesh
     gateway.stop()
@@ -190,29 +211,29 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, certs: Path) -> Iterator[Mesh
 def test_the_next_packet_moves_a_conversation_with_its_context_or_without(
     mesh: Mesh, way: str, outcome: str, context: bytes | None
 ) -> None:
-    conversation, before = mesh.conversations[way], mesh.outcomes()
-    assert mesh.packet(conversation) == "new"
-    assert mesh.outcomes() == {**before, outcome: before[outcome] + 1}
+    conversation, before = mesh.conversations[way], outcomes(mesh.gateway)
+    assert packet(mesh.gateway, conversation) == "new"
+    assert outcomes(mesh.gateway) == {**before, outcome: before[outcome] + 1}
     asked = mesh.old.of(conversation)[-1]
     assert (asked.method, asked.path) == ("GET", "/context")
     assert asked.fields["flight-capability"] == "code.execute"
     assert "flight-from" not in asked.fields
-    *taken, packet = mesh.new.of(conversation)
-    assert packet.path == "/run"
+    *taken, last = mesh.new.of(conversation)
+    assert last.path == "/run"
     assert [each.body for each in taken] == ([] if context is None else [context])
     for each in taken:
         assert (each.method, each.path, each.fields["content-type"]) == ("PUT", "/context", "application/json")
         assert each.fields["content-digest"] == content_digest(each.body).decode()
-    assert mesh.packet(conversation) == "new"
-    assert mesh.outcomes() == {**before, outcome: before[outcome] + 1}, "it is carried over once"
+    assert packet(mesh.gateway, conversation) == "new"
+    assert outcomes(mesh.gateway) == {**before, outcome: before[outcome] + 1}, "it is carried over once"
 
 
 def test_packets_that_come_meanwhile_reach_the_new_agent_after_the_context(mesh: Mesh) -> None:
     conversation = mesh.conversations["waited"]
     with ThreadPoolExecutor(2) as senders:
-        first = senders.submit(mesh.packet, conversation)
+        first = senders.submit(packet, mesh.gateway, conversation)
         assert mesh.old.asked.wait(10)
-        second = senders.submit(mesh.packet, conversation)
+        second = senders.submit(packet, mesh.gateway, conversation)
         eventually(lambda: "phoenixflight_handoffs_in_flight 2" in mesh.gateway.admin("/metrics").text)
         assert not mesh.new.of(conversation)
         mesh.old.let.set()
@@ -221,6 +242,61 @@ def test_packets_that_come_meanwhile_reach_the_new_agent_after_the_context(mesh:
 
 
 def test_a_live_conversation_stays_while_no_agent_could_take_its_context(mesh: Mesh) -> None:
-    before = mesh.outcomes()
-    assert mesh.packet(mesh.conversations["staying"], capability="code.review") == "old"
-    assert mesh.outcomes() == before
+    before = outcomes(mesh.gateway)
+    assert packet(mesh.gateway, mesh.conversations["staying"], capability="code.review") == "old"
+    assert outcomes(mesh.gateway) == before
+
+
+def test_the_largest_context_comes_and_goes_over_http2(raw_agent, start_gateway: StartGateway) -> None:
+    contexts: list[bytes] = []
+
+    def serve(agent: RawAgent, connection: socket.socket) -> None:
+        peer = Peer(connection, client=False)
+        heads: dict[int, dict[str, str]] = {}
+        bodies: dict[int, bytes] = {}
+
+        def give(stream: int, context: bytes) -> None:
+            digest = content_digest(context).decode()
+            peer.h2.send_headers(stream, [(":status", "200"), ("content-digest", digest)])
+            while context:
+                size = min(peer.h2.local_flow_control_window(stream), peer.h2.max_outbound_frame_size, len(context))
+                if not size:
+                    peer.event(h2.events.WindowUpdated)
+                    continue
+                peer.h2.send_data(stream, context[:size], end_stream=size == len(context))
+                peer.flush()
+                context = context[size:]
+
+        while True:
+            event = peer.until(lambda _: True)
+            if isinstance(event, h2.events.RequestReceived):
+                heads[event.stream_id] = dict(event.headers)
+                bodies[event.stream_id] = b""
+            elif isinstance(event, h2.events.DataReceived):
+                bodies[event.stream_id] += event.data
+                peer.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                peer.flush()
+            elif isinstance(event, h2.events.StreamEnded):
+                stream = event.stream_id
+                asked = heads[stream][":method"], heads[stream][":path"]
+                if asked == ("GET", "/context"):
+                    give(stream, LARGE[1:])
+                    continue
+                if asked == ("PUT", "/context"):
+                    contexts.append(bodies[stream])
+                peer.h2.send_headers(stream, [(":status", "204")], end_stream=True)
+                peer.flush()
+
+    ports = {name: raw_agent(serve).port for name in ("old", "new")}
+
+    def agents(state: str) -> list[dict[str, Any]]:
+        both = [member(ports[name], name, protocol="h2c", contextPath="/context") for name in ports]
+        return [{**both[0], "state": state}, both[1]]
+
+    gateway = start_gateway(agents("ready"))
+    conversation = at_old(gateway, "largest")
+    write_agents(gateway.folder, agents("draining"))
+    eventually(lambda: "draining" in gateway.admin("/snapshot").text)
+    assert packet(gateway, conversation) == "new"
+    assert outcomes(gateway)["carried"] == 1
+    assert contexts == [LARGE[1:]]

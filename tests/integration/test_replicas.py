@@ -154,7 +154,7 @@ class Mesh:
         return told
 
     def amiss(self, conversations: list[int]) -> bool:
-        """Whether these are more than the packets that had to do without a lease, which Redis allows when it is late."""
+        """Whether these are more than the packets that had to do without a lease, as when Redis is late."""
         return len(conversations) > sum(replica.by_the_ring() for replica in self.replicas)
 
 

@@ -94,6 +94,22 @@ async def test_an_exchange_that_is_open_at_another_replica_keeps_its_conversatio
         assert await here.packet(b"c", "new") == Taken("new", 2, Fate.FORCED, "old")
 
 
+async def test_an_exchange_that_was_open_at_another_replica_holds_up_no_longer_than_half_the_idle_time(
+    redis: RedisServer,
+) -> None:
+    async with RedisLeases(redis.url, SPEC, timeout_s=5) as a, RedisLeases(redis.url, SPEC, timeout_s=5) as b:
+        here, there = (RedisStage(table, SPEC, redis.url) for table in (a, b))
+        a.hold(b"c")
+        await here.take(b"c", "old")
+        await a.renew()
+        there.known["old"] = Use.HAND_OVER
+        a.release(b"c", here.now)
+        await here.pass_time(SPEC.idle_s * 0.45)
+        assert await there.packet(b"c", "new") == Taken("old", 1, Fate.KEPT)
+        await here.pass_time(SPEC.idle_s * 0.1)
+        assert await there.packet(b"c", "new") == Taken("new", 2, Fate.FORCED, "old")
+
+
 async def test_packets_that_take_turns_at_two_replicas_do_not_keep_a_conversation_from_being_handed_over(
     redis: RedisServer,
 ) -> None:
