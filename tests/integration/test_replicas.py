@@ -20,6 +20,8 @@ from tests.conftest import POLICY, RunningGateway, StartGateway, member, write_a
 from tests.membership.registering import RULE, soon
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 CONVERSATIONS = range(10_000)
 CONNECTIONS = 12
 """To each gateway."""
@@ -209,7 +211,6 @@ def at_agent(owners: dict[int, str], agent: str) -> list[int]:
     return [conversation for conversation, owner in owners.items() if owner == agent]
 
 
-@pytest.mark.slow
 async def test_both_have_the_same_owner_for_ten_thousand_conversations_while_members_come_and_go(
     mesh: Mesh, redis: RedisServer
 ) -> None:
