@@ -136,11 +136,11 @@ class Routes:
         return found
 
     def widest(self) -> dict[str, Admitted]:
-        """For each set of capabilities, by its label, the route with the most agents among those in use."""
+        """For each set of capabilities that somebody offers, by its label, the route in use with the most agents."""
         found: dict[str, Admitted] = {}
         for (_, capabilities), admitted in list(self._admitted.items()):
             known = found.get(capabilities.label)
-            if known is None or len(admitted.ready.agents) > len(known.ready.agents):
+            if admitted.capable and (known is None or len(admitted.ready.agents) > len(known.ready.agents)):
                 found[capabilities.label] = admitted
         return found
 

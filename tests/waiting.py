@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 """Below those that the system gives to whoever connects, which would take a port that was free a moment ago."""
 _ports = itertools.count(os.getpid() * 97)

@@ -30,6 +30,7 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "state": agent.state.value,
         "reliability": agent.reliability,
         "zone": agent.zone,
+        "contextPath": agent.context_path,
     }
 
 

@@ -48,6 +48,7 @@ class Registrar:
         labels: Mapping[str, str] | None = None,
         protocol: str = "http/1.1",
         zone: str = "",
+        context_path: str = "",
         lease_s: float = 30.0,
         drain_s: float = 10.0,
         entropy: Callable[[], float] = random.random,
@@ -64,6 +65,7 @@ class Registrar:
             labels: those that a policy allows.
             protocol: ``http/1.1`` or ``h2``.
             zone: where it runs.
+            context_path: where it gives and takes the context of a conversation that moves, if it does.
             lease_s: how long the gateway keeps it without hearing from it; a policy may allow less.
             drain_s: how long, on leaving, it stays for what is under way.
             entropy: a number from 0 to 1, so that many agents do not renew in the same moment.
@@ -82,6 +84,8 @@ class Registrar:
             "zone": zone,
             "lease": _duration(lease_s),
         }
+        if context_path:
+            self._body["contextPath"] = context_path
         if trust is not None:
             self._body["trust"] = trust
         self._drain_s = drain_s

@@ -80,6 +80,7 @@ class Gateway:
             Readings(
                 snapshot=lambda: self._snapshot,
                 fates=lambda: self.shared.leases.counts,
+                migrations=self._migrations,
                 ejections=lambda: self.membership.health.ejections,
                 registrations=lambda: self.membership.registrations.outcomes,
                 problems=lambda: len(self.membership.problems),
@@ -98,6 +99,10 @@ class Gateway:
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    def _migrations(self) -> dict[str, int]:
+        outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
+        return {outcome.value: count for outcome, count in outcomes.items()}
 
     async def run(self) -> bool:
         """Serve until told to stop; ``False`` when the drain had to cut exchanges off.

@@ -20,13 +20,15 @@ _Question = tuple[_Arguments, asyncio.Future[Reading]]
 class Batches:
     """Asks about leases; owns the tasks that do."""
 
-    __slots__ = ("_idle_ms", "_questions", "_redis", "_remember_ms", "_tasks", "_timeout_s")
+    __slots__ = ("_idle_ms", "_mine", "_questions", "_redis", "_remember_ms", "_tasks", "_timeout_s")
 
-    def __init__(self, redis: Redis, idle_s: float, remember_s: float, timeout_s: float) -> None:
+    def __init__(self, redis: Redis, idle_s: float, remember_s: float, timeout_s: float, mine: bytes) -> None:
         self._redis = redis
         self._idle_ms = round(idle_s * 1000)
         self._remember_ms = round(remember_s * 1000)
         self._timeout_s = timeout_s
+        self._mine = mine
+        """The field of a lease that tells when this replica last had to do with it."""
         self._questions: list[_Question] = []
         """Those of this turn."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,7 +53,8 @@ class Batches:
         if not self._questions:
             loop.call_soon(self._send, loop)
         future: asyncio.Future[Reading] = loop.create_future()
-        self._questions.append(((key, self._idle_ms, self._remember_ms, todo.value, wanted, owner, epoch), future))
+        arguments = (key, self._idle_ms, self._remember_ms, todo.value, wanted, owner, epoch, self._mine)
+        self._questions.append((arguments, future))
         return future
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -16,6 +16,8 @@ class Use(Enum):
     """It is ready."""
     LEAVE = "leave"
     """It is draining: it serves its conversations until they are idle."""
+    HAND_OVER = "hand over"
+    """It is draining, and its conversations can be carried over: each leaves as soon as it is in nobody's hands."""
     LOST = "lost"
     """It is gone, or ejected."""
 
@@ -64,7 +66,7 @@ class LeaseTable(Protocol):
         """Why the last question had no answer; empty when it had one."""
         ...
 
-    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
+    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """Renew the lease under `key` for a packet, or make one, and tell whose it is.
 
         Args:
@@ -72,7 +74,6 @@ class LeaseTable(Protocol):
             wanted: the agent that the ring would choose now; it is usable.
             usable: asked about the owner, if that is another one.
             now: seconds since the epoch.  A clock that is set back stands still until that is made up for.
-            migrate: a draining owner is left at once, not only when the conversation is idle.
 
         Returns:
             ``None`` when there is no room for another lease or the store does not answer: the packet goes to `wanted`.
@@ -97,17 +98,17 @@ class LeaseTable(Protocol):
         ...
 
 
-def fate_of(use: Use, *, live: bool, migrate: bool, may_move: Callable[[], bool]) -> Fate:
+def fate_of(use: Use, *, live: bool, alone: bool, may_move: Callable[[], bool]) -> Fate:
     """What becomes of a lease whose owner is not the ring's choice.
 
     Args:
         use: whether the owner can serve.
         live: the conversation is not idle.
-        migrate: a draining owner is left at once.
+        alone: no other exchange of the conversation is open.
         may_move: asked once a conversation is free to move: whether there is room for another move now.
 
     """
-    if use is Use.LOST or (use is Use.LEAVE and (migrate or not live)):
+    if use is Use.LOST or (use is Use.HAND_OVER and alone) or (use is not Use.KEEP and not live):
         return Fate.FORCED
     if live:
         return Fate.KEPT

@@ -88,7 +88,7 @@ class LeaseMemory:
         else:
             del self._leases[mark]
 
-    def take_now(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
+    def take_now(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """`take`, at once."""
         mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
         lease = self._leases.get(mark)
@@ -103,8 +103,9 @@ class LeaseMemory:
         else:
             now = max(now, self._latest)
             # Whoever asks holds it already.
-            live = lease.open > 1 or lease.renewed + self._idle_s > now
-            what = fate_of(usable(lease.owner), live=live, migrate=migrate, may_move=lambda: self._moves.allowed(now))
+            alone = lease.open <= 1
+            live = not alone or lease.renewed + self._idle_s > now
+            what = fate_of(usable(lease.owner), live=live, alone=alone, may_move=lambda: self._moves.allowed(now))
             taken = outcome(what, lease.owner, lease.epoch, wanted)
             lease.owner, lease.epoch = sys.intern(taken.owner), taken.epoch
             self._counts[what] += 1
@@ -159,9 +160,9 @@ class LeaseMemory:
                 forgotten += 1
         return forgotten
 
-    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
+    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """`take_now`, as a `LeaseTable`."""
-        return self.take_now(key, wanted=wanted, usable=usable, now=now, migrate=migrate)
+        return self.take_now(key, wanted=wanted, usable=usable, now=now)
 
     async def run(self) -> None:
         """Nothing is to be done: what is held is seen to be."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from collections.abc import Callable
 from typing import Final, Self
 
 from redis.exceptions import RedisError
@@ -14,9 +16,9 @@ from redis.exceptions import RedisError
 from gateway.admission.replay import digest
 from gateway.leases.batches import MAX_BATCH, Batches
 from gateway.leases.holds import Holds
-from gateway.leases.lease import Fate, Taken, Usable, fate_of, outcome
+from gateway.leases.lease import Fate, Taken, Usable, Use, fate_of, outcome
 from gateway.leases.moves import Moves
-from gateway.leases.script import State, Todo
+from gateway.leases.script import Reading, State, Todo
 from gateway.leases.spec import LeaseSpec
 from gateway.redis_store import DEFAULT_CONNECTIONS, DEFAULT_TIMEOUT_S, Outage, connect
 
@@ -33,9 +35,22 @@ class RedisLeases:
 
     Its own clock decides what is idle, so that those of the replicas do not matter.  What is held is renewed each third
     of the idle time, so after an open exchange a lease is live for that third longer or shorter.
+    A conversation that another replica had to do with lately is not handed over: an exchange may be open there.
     """
 
-    __slots__ = ("_batches", "_held", "_idle_s", "_moves", "_outage", "_redis", "_renewed", "_timeout_s", "counts")
+    __slots__ = (
+        "_batches",
+        "_held",
+        "_idle_s",
+        "_kept",
+        "_letting_go",
+        "_moves",
+        "_outage",
+        "_redis",
+        "_renewed",
+        "_timeout_s",
+        "counts",
+    )
 
     def __init__(
         self,
@@ -44,6 +59,7 @@ class RedisLeases:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_connections: int = DEFAULT_CONNECTIONS,
+        entropy: Callable[[int], str] = secrets.token_hex,
     ) -> None:
         """Nothing is connected yet.
 
@@ -53,29 +69,33 @@ class RedisLeases:
             timeout_s: for everything that an answer takes, connecting and waiting for a connection included.
             max_connections: more questions than these at once wait for their turn; those of one turn of the event
                 loop are one.
+            entropy: names this replica among the others.
 
         """
         self.counts = dict.fromkeys(Fate, 0)
         self._idle_s = spec.idle_s
         self._timeout_s = timeout_s
         self._redis = connect(url, max_connections)
-        self._batches = Batches(self._redis, spec.idle_s, spec.remember_s, timeout_s)
+        self._batches = Batches(self._redis, spec.idle_s, spec.remember_s, timeout_s, b"by:%s" % entropy(4).encode())
         self._moves = Moves(spec.moves_per_s)
         self._outage = Outage(log, "leases", "conversations go by the ring alone")
         self._held = Holds()
         self._renewed: set[bytes] = set()
         """What was held when leases were last renewed."""
+        self._kept: set[bytes] = set()
+        """What is held and would be handed over, but for other exchanges: each end of one is told to Redis."""
+        self._letting_go: dict[bytes, asyncio.Future[Reading]] = {}
 
     @property
     def trouble(self) -> str:
         """Why the last question had no answer; empty when it had one."""
         return self._outage.trouble
 
-    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float, migrate: bool = False) -> Taken | None:
+    async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """See `LeaseTable.take`."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                taken = await self._settle(digest(key), wanted, usable, now, migrate)
+                taken = await self._settle(digest(key), wanted, usable, now)
         except (RedisError, OSError) as error:  # a timeout is an OSError
             self._outage.failed(error)
             return None
@@ -84,21 +104,29 @@ class RedisLeases:
             self.counts[taken.fate] += 1
         return taken
 
-    async def _settle(self, mark: bytes, wanted: str, usable: Usable, now: float, migrate: bool) -> Taken | None:
+    async def _settle(self, mark: bytes, wanted: str, usable: Usable, now: float) -> Taken | None:
         """Read, decide, and write what was decided if it is still as it was read; else decide anew."""
+        if mark in self._letting_go:
+            await asyncio.wait([self._letting_go[mark]])
         key, name = PREFIX + mark, wanted.encode()
         read = await self._batches.ask(key, Todo.LOOK, name)
         for _ in range(_ATTEMPTS):
             owner = read.owner.decode()
             if read.state is State.NEW or read.state is State.SAME:
                 return Taken(owner, read.epoch, Fate.NEW if read.state is State.NEW else Fate.SAME)
-            live = read.state is State.LIVE
-            what = fate_of(usable(owner), live=live, migrate=migrate, may_move=lambda: self._moves.allowed(now))
+            live, use = read.state is State.LIVE, usable(owner)
+            alone = not self._held.shared(mark)
+            what = fate_of(use, live=live, alone=alone, may_move=lambda: self._moves.allowed(now))
             if what is not Fate.KEPT:
-                written = await self._batches.ask(key, _TODO[what], name, read.owner, read.epoch)
-                if written.state is not State.DONE:
+                todo = Todo.HAND_OVER if live and use is Use.HAND_OVER else _TODO[what]
+                written = await self._batches.ask(key, todo, name, read.owner, read.epoch)
+                if written.state is State.HELD:
+                    what = Fate.KEPT
+                elif written.state is not State.DONE:
                     read = written
                     continue
+            if what is Fate.KEPT and use is Use.HAND_OVER and mark in self._held:
+                self._kept.add(mark)
             return outcome(what, owner, read.epoch, wanted)
         return None
 
@@ -107,8 +135,25 @@ class RedisLeases:
         self._held.add(digest(key))
 
     def release(self, key: bytes, now: float) -> None:
-        """See `LeaseTable.release`; it is the next renewal that tells Redis."""
-        self._held.remove(digest(key))
+        """See `LeaseTable.release`; it is the next renewal that tells Redis, unless others wait for it."""
+        mark = digest(key)
+        if self._held.remove(mark) and mark in self._kept:
+            self._kept.discard(mark)
+            self._let_go(mark)
+
+    def _let_go(self, mark: bytes) -> None:
+        """Have Redis know that the conversation is in no hands here.  Whoever takes it again waits for that."""
+        self._renewed.discard(mark)
+        self._letting_go[mark] = asked = self._batches.ask(PREFIX + mark, Todo.LET_GO)
+
+        def told(answer: asyncio.Future[Reading]) -> None:
+            if self._letting_go.get(mark) is answer:
+                del self._letting_go[mark]
+            error = None if answer.cancelled() else answer.exception()
+            if isinstance(error, Exception):
+                self._outage.failed(error)
+
+        asked.add_done_callback(told)
 
     async def run(self) -> None:
         """Renew what is held, each third of the idle time, until cancelled."""
@@ -121,7 +166,10 @@ class RedisLeases:
         held = set(self._held.marks())
         marks, self._renewed = list(held | self._renewed), held
         for start in range(0, len(marks), MAX_BATCH):
-            questions = [self._batches.ask(PREFIX + mark, Todo.RENEW) for mark in marks[start : start + MAX_BATCH]]
+            questions = [
+                self._batches.ask(PREFIX + mark, Todo.RENEW if mark in held else Todo.LAST)
+                for mark in marks[start : start + MAX_BATCH]
+            ]
             for answer in await asyncio.gather(*questions, return_exceptions=True):
                 if isinstance(answer, Exception):
                     self._outage.failed(answer)

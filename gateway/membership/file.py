@@ -16,6 +16,7 @@ from gateway.membership.health.spec import CheckSpec
 from gateway.routing import Agent, AgentState, Protocol
 
 _CAPABILITY = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'+\-.^_`|~:/]*")
+_CONTEXT_PATH = re.compile(r"/[A-Za-z0-9!$%&'()*+,\-./:;=?@_~]{0,255}")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 
 
@@ -67,6 +68,16 @@ def _capability(value: object) -> str:
 Capability = Annotated[str, BeforeValidator(_capability)]
 
 
+def _context_path(value: object) -> str:
+    if not isinstance(value, str) or _CONTEXT_PATH.fullmatch(value) is None:
+        raise ValueError(f"expected a path, such as /context, not {value!r}")
+    return value
+
+
+ContextPath = Annotated[str, BeforeValidator(_context_path)]
+"""Where an agent gives and takes conversations' context."""
+
+
 class AgentSpec(Spec):
     """One agent, as a person writes it."""
 
@@ -82,6 +93,8 @@ class AgentSpec(Spec):
     state: Literal["ready", "draining"] = "ready"
     zone: str = ""
     """Where it runs, as the gateway's own ``zone`` is called."""
+    context_path: ContextPath = ""
+    """See `Agent.context_path`."""
     health_check: CheckSpec | None = None
     """Instead of the one that the gateway has for all."""
 
@@ -167,4 +180,5 @@ def _agent(spec: AgentSpec) -> Agent:
         spiffe_id=spec.spiffe_id,
         state=AgentState(spec.state),
         zone=spec.zone,
+        context_path=spec.context_path,
     )

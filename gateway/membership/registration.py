@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from gateway.documents import Document, DocumentError, Duration, ErrorAt, Name, Spec
 from gateway.identity import SpiffeId
-from gateway.membership.file import Capability, parse_address
+from gateway.membership.file import Capability, ContextPath, parse_address
 from gateway.policy.membership import MIN_LEASE_S, Admitting, Application
 from gateway.policy.patterns import CapabilityPattern
 from gateway.routing import Agent, AgentState, Protocol
@@ -42,6 +42,8 @@ class RegistrationBody(Spec):
     labels: Annotated[dict[str, str], Field(max_length=MAX_LABELS)] = {}
     protocol: Annotated[Protocol, AfterValidator(_over_tls)] = Protocol.HTTP1
     zone: str = Field(default="", max_length=63, pattern=r"^[A-Za-z0-9._-]*$")
+    context_path: ContextPath = ""
+    """See `Agent.context_path`."""
     lease_s: Annotated[Duration, Field(alias="lease", ge=MIN_LEASE_S)] = DEFAULT_LEASE_S
 
     @model_validator(mode="after")
@@ -76,6 +78,7 @@ class Registration(msgspec.Struct, frozen=True):
     """The rule's patterns of capabilities, which the agent card is held against."""
     draining: bool = False
     """It takes no new packets, and goes when its time is over."""
+    context_path: str = ""
 
 
 def read_body(body: bytes) -> RegistrationBody:
@@ -162,6 +165,7 @@ def grant(name: str, body: RegistrationBody, owner: SpiffeId, admitting: Admitti
         lease_s=min(body.lease_s, rule.max_lease_s),
         rule=admitting.name,
         allowed=tuple(pattern.text for pattern in rule.capabilities),
+        context_path=body.context_path,
     )
 
 
@@ -182,6 +186,7 @@ def agent_of(registration: Registration, card: frozenset[str] = frozenset()) -> 
         spiffe_id=SpiffeId(registration.owner),
         state=AgentState.DRAINING if registration.draining else AgentState.READY,
         zone=registration.zone,
+        context_path=registration.context_path,
     )
 
 
@@ -197,6 +202,7 @@ def told(registration: Registration, expires_in_s: float) -> Mapping[str, object
         "labels": dict(registration.labels),
         "protocol": registration.protocol.value,
         "zone": registration.zone,
+        "contextPath": registration.context_path,
         "leaseSeconds": registration.lease_s,
         "renewSeconds": registration.lease_s / RENEWALS_PER_LEASE,
         "expiresInSeconds": round(expires_in_s, 3),

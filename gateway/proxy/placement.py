@@ -1,6 +1,7 @@
 """Which agent a packet goes to: where its conversation is, else the ring's choice within the bounds of load.
 
-Answers come by callback: at once where leases are kept in this process, later where a store has to be asked.
+Answers come by callback: at once where leases are kept in this process, later where a store has to be asked, or a
+conversation's context has to be carried over first.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Collection
 from gateway.decision import Forward, Route
 from gateway.leases import LeaseMemory, LeaseTable, Taken, Use
 from gateway.packet import FlightPacket
+from gateway.proxy.migration import Migrations
+from gateway.proxy.upstream import Pool
 from gateway.routing import DEFAULT_C, Agent, AgentState, pick, pick_other
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ class Placement:
         leases: LeaseTable,
         *,
         bound: float = DEFAULT_C,
+        pool: Callable[[Agent], Pool],
         on_defect: Callable[[], None],
     ) -> None:
         self._loop = loop
@@ -41,6 +45,7 @@ class Placement:
         self._bound = bound
         self._on_defect = on_defect
         self._tasks: set[asyncio.Task[None]] = set()
+        self.migrations = Migrations(loop, pool, on_defect)
 
     @staticmethod
     def lease_key(packet: FlightPacket) -> bytes:
@@ -59,12 +64,12 @@ class Placement:
             forward: where the packet may go.
             key: `lease_key` of the packet.
             now: seconds since the epoch.
-            answer: called before this returns, unless a store has to be asked.
+            answer: called before this returns, unless a store or other agents have to be asked.
 
         """
         self._leases.hold(key)
         wanted = None if forward.route.full else self.pick(forward)
-        self._take(forward.route, key, wanted, (), now, answer)
+        self._take(forward.route, forward.packet, key, wanted, (), now, answer)
 
     def another(
         self, route: Route, packet: FlightPacket, key: bytes, tried: Collection[str], now: float, answer: Answer
@@ -89,24 +94,52 @@ class Placement:
         if wanted is None or not key:
             answer(wanted)
         else:
-            self._take(route, key, wanted, tried, now, answer)
+            self._take(route, packet, key, wanted, tried, now, answer)
 
     def release(self, key: bytes, now: float) -> None:
         """A packet of the conversation is done with."""
         self._leases.release(key, now)
 
     def _take(
-        self, route: Route, key: bytes, wanted: Agent | None, tried: Collection[str], now: float, answer: Answer
+        self,
+        route: Route,
+        packet: FlightPacket,
+        key: bytes,
+        wanted: Agent | None,
+        tried: Collection[str],
+        now: float,
+        answer: Answer,
     ) -> None:
-        leases = self._leases
+        leases, migrations = self._leases, self.migrations
         name = wanted.name if wanted is not None else _NOBODY
 
         def usable(owner: str) -> Use:
             agent = route.members.get(owner)
-            return Use.LOST if agent is None or owner in tried else _USE.get(agent.state, Use.LOST)
+            if agent is None or owner in tried:
+                return Use.LOST
+            if wanted is not None and migrations.room and migrations.possible(route, packet, agent, wanted):
+                return Use.HAND_OVER
+            return _USE.get(agent.state, Use.LOST)
+
+        def settle(taken: Taken | None) -> None:
+            """Answer, once the conversation's context is there."""
+            previous = route.members.get(taken.previous) if taken is not None and taken.previous else None
+            if (
+                previous is not None
+                and wanted is not None
+                and previous.name not in tried
+                and migrations.possible(route, packet, previous, wanted)
+            ):
+                migrations.begin(key, packet, previous, wanted)
+            agent = _owner(route, taken, wanted)
+            moving = migrations.under_way(key)
+            if moving is None:
+                answer(agent)
+            else:
+                moving.add_done_callback(lambda task: None if task.cancelled() else answer(agent))
 
         if isinstance(leases, LeaseMemory):
-            answer(_owner(route, leases.take_now(key, wanted=name, usable=usable, now=now), wanted))
+            settle(leases.take_now(key, wanted=name, usable=usable, now=now))
             return
 
         async def ask() -> None:
@@ -116,7 +149,7 @@ class Placement:
                 self._on_defect()
                 log.exception("a conversation's lease could not be read")
                 taken = None
-            answer(_owner(route, taken, wanted))
+            settle(taken)
 
         task = self._loop.create_task(ask())
         self._tasks.add(task)
@@ -128,6 +161,7 @@ class Placement:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.migrations.close()
 
 
 def _owner(route: Route, taken: Taken | None, wanted: Agent | None) -> Agent | None:

@@ -102,7 +102,7 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
-        self.placement = Placement(loop, leases, bound=bound, on_defect=telemetry.defect)
+        self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
         self.clock = time.time

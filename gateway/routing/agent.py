@@ -45,6 +45,8 @@ class Agent:
     """What is observed of it, 0 to 1: success and speed, decayed, and how far a return from failure has come."""
     zone: str = ""
     """Where it runs (``topology.kubernetes.io/zone``); empty when nobody knows."""
+    context_path: str = ""
+    """Where it gives and takes the context of a conversation that moves; empty when it does neither."""
 
     @property
     def weight(self) -> float:

@@ -28,6 +28,8 @@ class Readings(NamedTuple):
     snapshot: Callable[[], Snapshot]
     fates: Callable[[], Mapping[Fate, int]]
     """Of conversations' packets."""
+    migrations: Callable[[], Mapping[str, int]]
+    """Of conversations' contexts, by outcome."""
     ejections: Callable[[], Mapping[Reason, int]]
     registrations: Callable[[], Mapping[tuple[str, str], int]]
     """By method and outcome."""
@@ -72,6 +74,12 @@ class MembershipMetrics(Collector):
             "Packets of conversations, by what became of the lease.",
             ("fate",),
             {(fate.value,): count for fate, count in self._from.fates().items()},
+        )
+        yield _counted(
+            "phoenixflight_migrations",
+            "Contexts of conversations that left a draining agent, by what came of carrying them over.",
+            ("outcome",),
+            {(outcome,): count for outcome, count in self._from.migrations().items()},
         )
         yield _counted(
             "phoenixflight_ejections",

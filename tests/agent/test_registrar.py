@@ -37,10 +37,11 @@ def registrar(client: httpx.AsyncClient, **options: Any) -> Registrar:
 @pytest.mark.parametrize("http2", [False, True])
 async def test_an_agent_is_a_member_while_it_runs(gateway: Registering, http2: bool) -> None:
     async with gateway.client(http2=http2) as client:
-        async with registrar(client, labels={"tier": "sandbox"}, trust=0.5, protocol="h2", zone="a", lease_s=30.0):
+        options = {"labels": {"tier": "sandbox"}, "protocol": "h2", "zone": "a", "context_path": "/context"}
+        async with registrar(client, trust=0.5, lease_s=30.0, **options):
             member = gateway.source.agents[NAME]
             assert (member.spiffe_id, member.port, member.trust, member.zone) == (EXECUTOR, 8080, 0.5, "a")
-            assert member.labels == (("tier", "sandbox"),)
+            assert (member.labels, member.context_path) == ((("tier", "sandbox"),), "/context")
         assert not gateway.source.agents
     assert gateway.store.lost == 0
 

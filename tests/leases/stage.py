@@ -18,8 +18,8 @@ class Stage:
         self.known: dict[str, Use] = {}
         """What is known of agents; the others are ready."""
 
-    async def take(self, key: bytes, wanted: str, *, migrate: bool = False) -> Taken:
-        taken = await self.table.take(key, wanted=wanted, usable=self.usable, now=self.now, migrate=migrate)
+    async def take(self, key: bytes, wanted: str) -> Taken:
+        taken = await self.table.take(key, wanted=wanted, usable=self.usable, now=self.now)
         assert taken is not None, self.table.trouble
         return taken
 
@@ -64,5 +64,7 @@ def set_back(url: str, seconds: float) -> None:
             if left_ms <= 0:
                 redis.delete(key)
             else:
-                redis.hincrby(key, "at", -round(seconds * 1000))
+                for field in redis.hkeys(key):
+                    if field == b"at" or field.startswith(b"by:"):
+                        redis.hincrby(key, field, -round(seconds * 1000))
                 redis.pexpire(key, left_ms)

@@ -100,12 +100,23 @@ async def test_a_draining_agent_keeps_its_conversations_until_they_are_idle(stag
     assert await stage.packet(b"c", "two") == Taken("two", 2, FORCED, "one")
 
 
-async def test_a_planned_migration_takes_a_live_conversation_off_a_draining_agent_and_no_other(stage: Stage) -> None:
+async def test_a_live_conversation_leaves_an_agent_that_hands_over_with_its_next_packet(stage: Stage) -> None:
     await stage.packet(b"c", "one")
-    assert await stage.take(b"c", "two", migrate=True) == Taken("one", 1, KEPT)
-    stage.known["one"] = Use.LEAVE
-    assert await stage.take(b"c", "two", migrate=True) == Taken("two", 2, FORCED, "one")
-    assert await stage.take(b"c", "three", migrate=True) == Taken("two", 2, KEPT)
+    stage.known["one"] = Use.HAND_OVER
+    assert await stage.packet(b"c", "one") == Taken("one", 1, SAME)
+    assert await stage.packet(b"c", "two") == Taken("two", 2, FORCED, "one")
+    assert await stage.packet(b"c", "three") == Taken("two", 2, KEPT)
+
+
+async def test_an_open_exchange_keeps_its_conversation_at_an_agent_that_hands_over(stage: Stage) -> None:
+    stage.table.hold(b"c")
+    await stage.take(b"c", "one")
+    stage.known["one"] = Use.HAND_OVER
+    for _ in range(2):
+        assert await stage.packet(b"c", "two") == Taken("one", 1, KEPT)
+        await stage.pass_idle_time()
+    stage.table.release(b"c", stage.now)
+    assert await stage.packet(b"c", "two") == Taken("two", 2, FORCED, "one")
 
 
 async def test_a_conversation_is_forgotten_long_after_its_last_packet(stage: Stage) -> None:

@@ -53,7 +53,7 @@ class NaiveTable:
     def live(self, record: Record) -> bool:
         return record.key in self.open or record.at + SPEC.idle_s > self.now
 
-    def packet(self, key: bytes, wanted: str, known: dict[str, Use], migrate: bool) -> Taken | None:
+    def packet(self, key: bytes, wanted: str, known: dict[str, Use]) -> Taken | None:
         self.operations += 1
         record = self.records.get(key)
         if record is None:
@@ -64,20 +64,22 @@ class NaiveTable:
                 del self.records[min(idle, key=attrgetter("at", "since")).key]
             self.records[key] = Record(key, wanted, 1, self.now, self.operations)
             return Taken(wanted, 1, Fate.NEW)
-        fate = self.fate(record, wanted, known.get(record.owner, Use.KEEP), migrate)
+        fate = self.fate(record, wanted, known.get(record.owner, Use.KEEP))
         record.at, record.since = self.now, self.operations
         if fate not in (Fate.FORCED, Fate.MOVED):
             return Taken(record.owner, record.epoch, fate)
         previous, record.owner, record.epoch = record.owner, wanted, record.epoch + 1
         return Taken(wanted, record.epoch, fate, previous)
 
-    def fate(self, record: Record, wanted: str, use: Use, migrate: bool) -> Fate:
+    def fate(self, record: Record, wanted: str, use: Use) -> Fate:
         if record.owner == wanted:
             return Fate.SAME
         if use is Use.LOST:
             return Fate.FORCED
+        if use is Use.HAND_OVER:
+            return Fate.KEPT if record.key in self.open else Fate.FORCED
         if use is Use.LEAVE:
-            return Fate.FORCED if migrate or not self.live(record) else Fate.KEPT
+            return Fate.KEPT if self.live(record) else Fate.FORCED
         return Fate.KEPT if self.live(record) else Fate.MOVED
 
     def end(self, index: int) -> bytes:
@@ -106,14 +108,14 @@ class Leases(RuleBasedStateMachine):
     def an_agent_changes(self, agent: str, use: Use) -> None:
         self.known[agent] = use
 
-    @rule(key=KEYS, wanted=st.sampled_from(AGENTS), stays_open=st.booleans(), migrate=st.booleans())
-    def a_packet_comes(self, key: bytes, wanted: str, stays_open: bool, migrate: bool) -> None:
+    @rule(key=KEYS, wanted=st.sampled_from(AGENTS), stays_open=st.booleans())
+    def a_packet_comes(self, key: bytes, wanted: str, stays_open: bool) -> None:
         self.naive.pass_time(self.now)
         self.memory.hold(key)
         taken = self.memory.take_now(
-            key, wanted=wanted, usable=lambda owner: self.known.get(owner, Use.KEEP), now=self.now, migrate=migrate
+            key, wanted=wanted, usable=lambda owner: self.known.get(owner, Use.KEEP), now=self.now
         )
-        assert taken == self.naive.packet(key, wanted, self.known, migrate)
+        assert taken == self.naive.packet(key, wanted, self.known)
         self.naive.open.append(key)
         if not stays_open:
             self.end(-1)

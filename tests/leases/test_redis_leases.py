@@ -78,6 +78,50 @@ async def test_two_replicas_agree_on_ten_thousand_conversations_also_while_an_ag
         assert moved == set(left)
 
 
+async def test_an_exchange_that_is_open_at_another_replica_keeps_its_conversation_from_being_handed_over(
+    redis: RedisServer,
+) -> None:
+    async with RedisLeases(redis.url, SPEC, timeout_s=5) as a, RedisLeases(redis.url, SPEC, timeout_s=5) as b:
+        here, there = (RedisStage(table, SPEC, redis.url) for table in (a, b))
+        a.hold(b"c")
+        await here.take(b"c", "old")
+        here.known["old"] = there.known["old"] = Use.HAND_OVER
+        for _ in range(4):
+            assert await there.packet(b"c", "new") == Taken("old", 1, Fate.KEPT)
+            await here.pass_time(SPEC.idle_s / 3)
+        a.release(b"c", here.now)
+        # Nothing is open at either; the one that waited has told so, the other is asked next.
+        assert await here.packet(b"c", "new") == Taken("new", 2, Fate.FORCED, "old")
+
+
+async def test_an_exchange_that_was_open_at_another_replica_holds_up_no_longer_than_half_the_idle_time(
+    redis: RedisServer,
+) -> None:
+    async with RedisLeases(redis.url, SPEC, timeout_s=5) as a, RedisLeases(redis.url, SPEC, timeout_s=5) as b:
+        here, there = (RedisStage(table, SPEC, redis.url) for table in (a, b))
+        a.hold(b"c")
+        await here.take(b"c", "old")
+        await a.renew()
+        there.known["old"] = Use.HAND_OVER
+        a.release(b"c", here.now)
+        await here.pass_time(SPEC.idle_s * 0.45)
+        assert await there.packet(b"c", "new") == Taken("old", 1, Fate.KEPT)
+        await here.pass_time(SPEC.idle_s * 0.1)
+        assert await there.packet(b"c", "new") == Taken("new", 2, Fate.FORCED, "old")
+
+
+async def test_packets_that_take_turns_at_two_replicas_do_not_keep_a_conversation_from_being_handed_over(
+    redis: RedisServer,
+) -> None:
+    async with RedisLeases(redis.url, SPEC, timeout_s=5) as a, RedisLeases(redis.url, SPEC, timeout_s=5) as b:
+        here, there = (RedisStage(table, SPEC, redis.url) for table in (a, b))
+        for stage in (here, there):
+            await stage.packet(b"c", "old")
+            stage.known["old"] = Use.HAND_OVER
+        assert await here.packet(b"c", "new") == Taken("old", 1, Fate.KEPT)
+        assert await there.packet(b"c", "new") == Taken("new", 2, Fate.FORCED, "old")
+
+
 async def test_of_many_who_move_an_idle_conversation_at_once_one_does(redis: RedisServer) -> None:
     async with RedisLeases(redis.url, SPEC, timeout_s=5) as a, RedisLeases(redis.url, SPEC, timeout_s=5) as b:
         stages = [RedisStage(table, SPEC, redis.url) for table in (a, b)]

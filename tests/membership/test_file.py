@@ -26,6 +26,7 @@ spec:
       protocol: h2
       spiffeId: spiffe://mesh.local/ns/agents/sa/reviewer
       state: draining
+      contextPath: /context
     - {name: executor, address: "agents.local:80", capabilities: [code.execute]}
 """
 
@@ -44,6 +45,7 @@ def test_agents_are_read_as_they_are_written_and_sorted_by_name() -> None:
     assert reviewer.labels == (("tier", "sandbox"), ("zone", "a"))
     assert (reviewer.protocol, reviewer.state, reviewer.tls) == (Protocol.H2, AgentState.DRAINING, True)
     assert reviewer.spiffe_id == "spiffe://mesh.local/ns/agents/sa/reviewer"
+    assert (reviewer.context_path, executor.context_path) == ("/context", "")
 
 
 def test_an_agent_whose_card_is_to_be_read_may_name_no_capability() -> None:
@@ -56,17 +58,19 @@ def test_an_agent_whose_card_is_to_be_read_may_name_no_capability() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (", capabilities: [code.execute]", "", "14:7: spec.agents.1.capabilities: expected at least 1 item(s)"),
-        ("capabilities: [code.execute]", "agentCard: 1", "14:63: spec.agents.1.agentCard: expected true or false"),
-        ("name: executor", "name: reviewer", "14:14: spec.agents.1.name: two agents are named 'reviewer'"),
+        (", capabilities: [code.execute]", "", "15:7: spec.agents.1.capabilities: expected at least 1 item(s)"),
+        ("capabilities: [code.execute]", "agentCard: 1", "15:63: spec.agents.1.agentCard: expected true or false"),
+        ("name: executor", "name: reviewer", "15:14: spec.agents.1.name: two agents are named 'reviewer'"),
         ("protocol: h2", "protocol: h2c", "12:17: spec.agents.0.spiffeId: h2c is plaintext"),
-        ("agents.local:80", "agents.local", "14:33: spec.agents.1.address: expected host:port"),
-        ("agents.local:80", "agents..local:80", "14:33: spec.agents.1.address: expected host:port"),
-        ("agents.local:80", "a" * 64 + ".local:80", "14:33: spec.agents.1.address: expected host:port"),
-        ("agents.local:80", "agents.local:0", "14:33: spec.agents.1.address: nobody can be reached on port 0"),
+        ("agents.local:80", "agents.local", "15:33: spec.agents.1.address: expected host:port"),
+        ("agents.local:80", "agents..local:80", "15:33: spec.agents.1.address: expected host:port"),
+        ("agents.local:80", "a" * 64 + ".local:80", "15:33: spec.agents.1.address: expected host:port"),
+        ("agents.local:80", "agents.local:0", "15:33: spec.agents.1.address: nobody can be reached on port 0"),
         ("trust: 0.5", "trust: -1", "9:14: spec.agents.0.trust: expected 0.0 or more"),
         ("state: draining", "state: ejected", "13:14: spec.agents.0.state: expected 'ready' or 'draining'"),
-        ("[code.execute]", "[code execute]", "14:67: spec.agents.1.capabilities.0: 'code execute' is not a capability"),
+        ("/context", "context", "14:20: spec.agents.0.contextPath: expected a path, such as /context, not 'context'"),
+        ("/context", '"/a b"', "14:20: spec.agents.0.contextPath: expected a path"),
+        ("[code.execute]", "[code execute]", "15:67: spec.agents.1.capabilities.0: 'code execute' is not a capability"),
         ("kind: AgentList", "kind: TrustPolicy", "2:7: kind: expected AgentList, found TrustPolicy"),
     ],
 )

@@ -70,9 +70,10 @@ def test_of_a_card_a_member_has_what_its_rule_allows_beside_what_it_named_itself
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "a.local:80"])
 def test_a_registration_comes_back_from_the_store_as_it_went_there(address: str) -> None:
     body = {"address": address, "labels": {"tier": "sandbox"}, "protocol": "h2", "zone": "eu-1a", "trust": 0.3}
-    registration = granted(body)
+    registration = granted({**body, "contextPath": "/context"})
     assert read(written(registration)) == registration
-    assert agent_of(registration).state is AgentState.READY
+    agent = agent_of(registration)
+    assert (agent.state, agent.context_path) == (AgentState.READY, "/context")
 
 
 def test_what_policies_see_is_what_is_asked_for() -> None:
