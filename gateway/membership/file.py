@@ -68,13 +68,19 @@ def _capability(value: object) -> str:
 Capability = Annotated[str, BeforeValidator(_capability)]
 
 
-def _context_path(value: object) -> str:
+def parse_context_path(value: object) -> str:
+    """A path on an agent.
+
+    Raises:
+        ValueError: it is none.
+
+    """
     if not isinstance(value, str) or _CONTEXT_PATH.fullmatch(value) is None:
         raise ValueError(f"expected a path, such as /context, not {value!r}")
     return value
 
 
-ContextPath = Annotated[str, BeforeValidator(_context_path)]
+ContextPath = Annotated[str, BeforeValidator(parse_context_path)]
 """Where an agent gives and takes conversations' context."""
 
 

@@ -124,6 +124,7 @@ class Catalog:
                 labels=offer.labels,
                 protocol=offer.protocol,
                 spiffe_id=offer.spiffe_id,
+                context_path=offer.context_path,
                 state=place.state,
                 zone=place.zone,
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.identity import IdentityError, SpiffeId, parse_spiffe_id
-from gateway.membership.file import is_capability
+from gateway.membership.file import is_capability, parse_context_path
 from gateway.membership.kubernetes.objects import Service, ServicePort
 from gateway.routing import Protocol
 
@@ -18,6 +18,7 @@ CAPABILITY_PREFIX: Final = "capability.phoenixflight.io/"
 TRUST: Final = "phoenixflight.io/trust"
 PORT: Final = "phoenixflight.io/port"
 SPIFFE_ID: Final = "phoenixflight.io/spiffe-id"
+CONTEXT_PATH: Final = "phoenixflight.io/context-path"
 PORT_NAMES: Final = ("flight", "http", "h2c", "h2", "https")
 """The names of ports for packets, the first that a Service has."""
 
@@ -47,6 +48,7 @@ class Offer:
     """Sorted by key; without those of Kubernetes and of the gateway."""
     protocol: Protocol
     spiffe_id: SpiffeId | None
+    context_path: str
     port_name: str
     """What the port is called in the Service, and so in its EndpointSlices; empty if it has no name."""
 
@@ -76,6 +78,7 @@ def offer_of(service: Service) -> Offer:
         labels=tuple(sorted(each for each in labels.items() if _OTHERS_PREFIX.fullmatch(each[0]) is None)),
         protocol=protocol,
         spiffe_id=spiffe_id,
+        context_path=_context_path(annotations.get(CONTEXT_PATH)),
         port_name=port.name or "",
     )
 
@@ -127,3 +130,12 @@ def _spiffe_id(text: str | None) -> SpiffeId | None:
         return parse_spiffe_id(text)
     except IdentityError as error:
         raise OfferError(f"{SPIFFE_ID}: {error}") from None
+
+
+def _context_path(text: str | None) -> str:
+    if text is None:
+        return ""
+    try:
+        return parse_context_path(text)
+    except ValueError as error:
+        raise OfferError(f"{CONTEXT_PATH}: {error}") from None

@@ -88,6 +88,10 @@ class TestServices:
         assert agent.spiffe_id == SpiffeId("spiffe://mesh.local/ns/agents/sa/coder")
         assert agent.tls
 
+    def test_an_annotation_says_where_context_is_given_and_taken(self) -> None:
+        shown = {"phoenixflight.io/context-path": "/context"}
+        assert one(service(annotations=shown), slice_of("coder", CODER)).context_path == "/context"
+
     @pytest.mark.parametrize(
         ("app_protocol", "protocol"),
         [
@@ -136,6 +140,7 @@ class TestServices:
         ({"annotations": {"phoenixflight.io/capabilities": ""}}, "it names no capability"),
         ({"labels": {"capability.phoenixflight.io/a": "yes"}}, "must be true or false, not 'yes'"),
         ({"annotations": {"phoenixflight.io/spiffe-id": "coder"}}, "phoenixflight.io/spiffe-id: "),
+        ({"annotations": {"phoenixflight.io/context-path": "context"}}, "context-path: expected a path"),
         ({"annotations": {"phoenixflight.io/port": "grpc"}}, "it has no TCP port 'grpc'"),
         ({"ports": [{"name": "http", "port": 80, "appProtocol": "kubernetes.io/ws"}]}, "'kubernetes.io/ws' is none of"),
         ({"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}, "it has no TCP port"),
