@@ -76,6 +76,19 @@ class LeaseMemory:
             lease = self._leases[mark] = _Lease()
         lease.open += 1
 
+    def stays(self, key: bytes, wanted: str, now: float) -> bool:
+        """`hold`, and `take_now` if that would come to `Fate.SAME`, which it does for most packets; whether it did."""
+        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        lease = self._leases.get(mark)
+        if lease is None:
+            lease = self._leases[mark] = _Lease()
+        lease.open += 1
+        if lease.owner != wanted or self._over(lease, now):
+            return False
+        self._same += 1
+        self._renew(mark, lease, now)
+        return True
+
     def release(self, key: bytes, now: float) -> None:
         """See `LeaseTable.release`."""
         mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)

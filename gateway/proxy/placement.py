@@ -67,8 +67,13 @@ class Placement:
             answer: called before this returns, unless a store or other agents have to be asked.
 
         """
-        self._leases.hold(key)
         wanted = None if forward.route.full else self.pick(forward)
+        leases = self._leases
+        if not isinstance(leases, LeaseMemory) or wanted is None or self.migrations.under_way(key) is not None:
+            leases.hold(key)
+        elif leases.stays(key, wanted.name, now):  # as most do
+            answer(wanted)
+            return
         self._take(forward.route, forward.packet, key, wanted, (), now, answer)
 
     def another(
