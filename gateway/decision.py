@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from gateway.identity import Principal
 from gateway.judgement import EMPTY, Judgement, Shadow, Snapshot, judge
-from gateway.messages import Fields, RequestHead
-from gateway.packet import FlightPacket, MalformedPacketError, parse, sift
+from gateway.messages import RequestHead
+from gateway.packet import MalformedPacketError, parse, sift
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
 from gateway.packet.envelope import MEDIA_TYPE
@@ -22,7 +20,7 @@ from gateway.packet.signature import Signature, SignatureError, verify
 from gateway.policy import NO_EVIDENCE, Evidence, Limit
 from gateway.refusal import Reason, Refusal
 from gateway.routes import Granted, Route
-from gateway.routing import Agent
+from gateway.verdict import Forward, Refuse, Verdict
 
 __all__ = [
     "EMPTY",
@@ -40,43 +38,6 @@ __all__ = [
     "decide",
     "judge",
 ]
-
-
-class Forward(msgspec.Struct, frozen=True, gc=False):
-    """Hand the packet on."""
-
-    packet: FlightPacket
-    agent: Agent
-    """The ring's first choice; a conversation's lease, or the load, may have it go to another of `route`."""
-    route: Route
-    fields: Fields
-    """The header fields for the agent, less the trace context, which telemetry adds."""
-    traceparent: bytes
-    """The caller's W3C trace context, empty when it sent none."""
-    evidence: Evidence
-    """What was proven, for judging an open stream again."""
-    signature: Signature | None
-    """To be accepted once."""
-    content_digest: bytes
-    """What the body must match, as the field says it; empty when there is nothing to hold it against."""
-    structured: bool
-    """The body is an envelope, which must say what the header fields say."""
-    shadow: Shadow | None
-
-
-class Refuse(msgspec.Struct, frozen=True, gc=False):
-    """Answer the caller with `refusal`."""
-
-    refusal: Refusal
-    packet: FlightPacket | None
-    """``None`` when the request is no readable packet."""
-    content_type: bytes
-    traceparent: bytes
-    evidence: Evidence = NO_EVIDENCE
-    shadow: Shadow | None = None
-
-
-Verdict = Forward | Refuse
 
 
 def decide(

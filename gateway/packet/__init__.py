@@ -4,6 +4,7 @@ Enters: a `RequestHead`.  Leaves: a `FlightPacket`, and the fields that go on to
 Knows nothing of policies, agents, sockets or the clock.
 """
 
-from gateway.packet.packet import Capabilities, FlightPacket, MalformedPacketError, Sifted, parse, sift
+from gateway.packet.packet import parse, sift
+from gateway.packet.values import Capabilities, FlightPacket, MalformedPacketError, Sifted
 
 __all__ = ["Capabilities", "FlightPacket", "MalformedPacketError", "Sifted", "parse", "sift"]

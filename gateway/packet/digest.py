@@ -10,7 +10,7 @@ from typing import Any
 
 import http_sf
 
-from gateway.packet.packet import MalformedPacketError
+from gateway.packet.values import MalformedPacketError
 
 MISMATCH = "content-digest: the body is not the one it was made of"
 """How the sender of such a body is told."""

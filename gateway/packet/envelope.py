@@ -17,8 +17,8 @@ from pydantic_core import core_schema
 from gateway.documents import Document, DocumentError, ErrorAt, Spec
 from gateway.identity import SpiffeId, parse_spiffe_id
 from gateway.packet import fields as names
-from gateway.packet.packet import MalformedPacketError
 from gateway.packet.payload import check_i_json, compact, first_repeated, is_json, parse_json
+from gateway.packet.values import MalformedPacketError
 
 MEDIA_TYPE: Final = "application/flightpacket+json"
 SPECVERSION: Final = "1.0"

@@ -16,8 +16,9 @@ from gateway.identity import SpiffeId
 from gateway.messages import Fields, RequestHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.envelope import MEDIA_TYPE, SPECVERSION, Envelope, encode, validate
-from gateway.packet.packet import MalformedPacketError, parse
+from gateway.packet.packet import parse
 from gateway.packet.payload import payload_members
+from gateway.packet.values import MalformedPacketError
 
 _VERBATIM: Final = {
     names.CREDENTIAL: "credential",

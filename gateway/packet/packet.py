@@ -13,56 +13,13 @@ from functools import lru_cache
 from typing import Any
 
 import http_sf
-import msgspec
 
 from gateway.messages import Fields, RequestHead
 from gateway.packet import fields as names
+from gateway.packet.values import Capabilities, FlightPacket, MalformedPacketError, Sifted
 
 CAPABILITY_DOMAIN = b".flight.internal"
 """A request's host under this domain names the capability when ``flight-capability`` is absent."""
-
-
-class MalformedPacketError(ValueError):
-    """A packet field that cannot be read; the message names the field and the character."""
-
-
-class Capabilities(msgspec.Struct, frozen=True):
-    """What the receiving agent must be able to do, all of it."""
-
-    names: tuple[str, ...]
-    """In the caller's order, without repeats; never empty."""
-    min_trust: float = 0.0
-    """The floor that this packet asks of the agent's trust score (0 to 1)."""
-
-    @property
-    def label(self) -> str:
-        """The names as one text, for people and metrics."""
-        return ", ".join(self.names)
-
-
-class FlightPacket(msgspec.Struct, frozen=True, gc=False):
-    """One unit of work that moves between agents, as its header fields tell it."""
-
-    id: str
-    capabilities: Capabilities
-    affinity: bytes
-    """What the ring hashes: the conversation, else the MCP session, else the task, else the id."""
-    conversation: str = ""
-    task: str = ""
-    parent: str = ""
-    timeout_ms: int = 0
-    """Time left, in milliseconds; 0 when the packet sets none."""
-    alone: bool = False
-    """Nothing but its id tells where it belongs: no other packet has its affinity."""
-
-
-class Sifted(msgspec.Struct, frozen=True, gc=False):
-    """A request's fields after one pass: the packet's own, and those that go on to the agent."""
-
-    flight: dict[bytes, bytes]
-    """Packet fields (and ``mcp-session-id``, ``content-type``, ``traceparent``) by name."""
-    onward: Fields
-    """Fields for the agent: the caller's, less what only the gateway may say, less ``traceparent``."""
 
 
 # Fields of the caller that `parse` and telemetry read. Lists and dictionaries may come in several lines.

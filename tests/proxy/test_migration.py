@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.packet import FlightPacket
-from gateway.packet.packet import Capabilities
+from gateway.packet import Capabilities, FlightPacket
 from gateway.proxy.migration import Migrations
 from gateway.routes import Granted, Route
 from gateway.routing import Agent, AgentState, Load, Ring
