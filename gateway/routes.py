@@ -7,7 +7,7 @@ costs each route one look at that agent.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -198,11 +198,14 @@ class Routes:
         changes = tuple(changes)
         after = Routes(agents, self.revision, self.zone, self.points)
         after._granted = dict(self._granted)
-        if self._all is not None:
-            now = [change.after for change in changes if change.after and change.after.state is AgentState.READY]
-            gone = [(change.before or change.after).name for change in changes]  # type: ignore[union-attr]
-            after._all = self._all.changed(now, gone)
         rings: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Ring] = {}
+        """Rings as they are now, by what they were and what has changed: many routes share one."""
+        if self._all is not None:
+            ready = {
+                name: agent if agent is not None and agent.state is AgentState.READY else None
+                for name, agent in _named(changes)
+            }
+            after._all = _turned(self._all, ready, rings)
         for key, admitted in list(self._admitted.items()):
             after._admitted[key] = after._follow(admitted, changes, rings)
         for ring in {id(ring): ring for each in after._admitted.values() for ring in (each.ready, each.near)}.values():
@@ -235,23 +238,37 @@ class Routes:
                 grants[name] = granted
                 ready[name] = after if after.state is AgentState.READY else None
 
-        def turned(ring: Ring, *, near: bool) -> Ring:
-            here = {
-                name: agent if agent is not None and (not near or (self.zone and agent.zone == self.zone)) else None
-                for name, agent in ready.items()
-            }
-            upserted = [agent for agent in here.values() if agent is not None]
-            removed = [name for name, agent in here.items() if agent is None]
-            key = (id(ring), tuple(agent.name for agent in upserted), tuple(removed))
-            if key not in rings:
-                rings[key] = ring.changed(upserted, removed)
-            return rings[key]
-
-        ring, close = turned(admitted.ready, near=False), turned(admitted.near, near=True)
+        near = {
+            name: agent if agent is not None and self.zone and agent.zone == self.zone else None
+            for name, agent in ready.items()
+        }
+        ring, close = _turned(admitted.ready, ready, rings), _turned(admitted.near, near, rings)
         way = self._way(ring, close, grants, admitted.load)
         return Admitted(
             admitted.allow, admitted.wanted, admitted.min_trust, capable, grants, ring, close, admitted.load, way
         )
+
+
+def _named(changes: Iterable[Change]) -> Iterator[tuple[str, Agent | None]]:
+    """Who has changed, and what has become of it."""
+    for before, after in changes:
+        agent = after or before
+        assert agent is not None
+        yield agent.name, after
+
+
+def _turned(
+    ring: Ring,
+    ready: Mapping[str, Agent | None],
+    rings: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Ring],
+) -> Ring:
+    """`ring` with those in `ready` on it that are agents, and without the others; each is made once."""
+    upserted = [agent for agent in ready.values() if agent is not None]
+    removed = [name for name, agent in ready.items() if agent is None]
+    key = (id(ring), tuple(agent.name for agent in upserted), tuple(removed))
+    if key not in rings:
+        rings[key] = ring.changed(upserted, removed)
+    return rings[key]
 
 
 def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:

@@ -251,7 +251,12 @@ class Gateway:
         after, build_s = await asyncio.to_thread(turned)
         if after is not snapshot:
             self._put_in_force(after)
-            await asyncio.to_thread(self.member_metrics.turned, snapshot, after, build_s)
+
+            def told() -> None:
+                with beside_the_loop():
+                    self.member_metrics.turned(snapshot, after, build_s)
+
+            await asyncio.to_thread(told)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -169,7 +169,7 @@ async def test_a_redis_that_comes_back_empty_is_told_again_and_names_keep_their_
         await one.put(registration())
         await one.put(registration("gone"))
         await one.retire("gone", ONE, 30)
-        await soon(lambda: other.get("a") and other.get("gone"))
+        await soon(lambda: other.get("a") and other.get("gone") == registration("gone", draining=True))
         other.on_change = changes.extend
         await asyncio.to_thread(redis.stop)
         await soon(lambda: one.trouble and other.trouble)

@@ -119,14 +119,14 @@ class Follower:
             await asyncio.sleep(0.005)
         return time.monotonic() - began
 
-    async def watching(self) -> None:
+    async def watching(self, timeout_s: float = 10.0) -> None:
         """Wait until both watches are on."""
 
         def on() -> bool:
             watches: Any = self.source.status()["watches"]
             return all(each["state"] == "watching" and each["listed"] for each in watches)
 
-        await self.until(on)
+        await self.until(on, timeout_s)
 
 
 @asynccontextmanager
