@@ -135,6 +135,8 @@ class DataPlane:
         members = snapshot.routes.members
         for name, pool in list(self._pools.items()):
             agent = members.get(name)
+            if agent is pool.agent:
+                continue  # as almost all are
             if agent is None or agent.endpoint != pool.agent.endpoint:
                 self._retire(self._pools.pop(name))
             else:
