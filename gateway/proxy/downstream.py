@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EXPIRED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has expired; connect with a new one")
 LINGER_S = 2.0
-"""How long a closed HTTP/1.1 connection still takes bytes, so that its last answer is not lost to a TCP reset."""
+"""How long a closed connection still takes bytes, so that its last answer, or GOAWAY, is not lost to a TCP reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class DownstreamConnection(Connection):
         """A whole request head has been read."""
         self._early = b""
         self._lingering = False
+        self._broken = False
+        """The caller broke the protocol."""
         context = listener.context()
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=True))
@@ -179,6 +181,7 @@ class DownstreamConnection(Connection):
 
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
+        self._broken = True
         self.plane.telemetry.protocol_error(self.listener.name)
         reason = Reason.HEADERS_TOO_LARGE if event.too_large else Reason.MALFORMED_PACKET
         refusal = Refusal(reason, event.detail)
@@ -236,13 +239,13 @@ class DownstreamConnection(Connection):
             exchange.downstream_writable()
 
     def finish(self) -> None:
-        """Close in a way that lets the last answer arrive (RFC 9112 section 9.6)."""
+        """Close in a way that lets the last answer arrive (RFC 9112 section 9.6), or what a GOAWAY says is wrong."""
         if self._lingering or self._transport is None:
             return
         transport = self._transport
         self._lingering = True
-        if self.codec is not None and self.codec.multiplexed:
-            super().finish()
+        if self.codec is not None and self.codec.multiplexed and not self._broken:
+            super().finish()  # nothing of a caller's that is on its way is unexpected
             return
         data = b""
         for layer in reversed(self.layers):
