@@ -18,10 +18,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.membership import redis_registration_scripts as scripts
@@ -34,12 +31,12 @@ from gateway.membership.registration_store import (
     nobody,
     note_end,
 )
+from gateway.redis_store import DEFAULT_CONNECTIONS, connect
 
 DEFAULT_TIMEOUT_S: Final = 0.5
 """For everything that one question takes."""
 REFRESH_S: Final = 5.0
 RECONNECT_S: Final = 0.2
-DEFAULT_CONNECTIONS: Final = 16
 NAMES_PER_QUESTION: Final = 500
 
 Answer = TypeVar("Answer")
@@ -85,11 +82,7 @@ class RedisRegistrations:
         """
         self.on_change: Callable[[Collection[str]], None] = nobody
         self.lost = 0
-        # As in `gateway.admission.redis_replay`: RESP2, so that a closed connection in the pool is noticed.
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=max_connections, timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = connect(url, max_connections)
         self._put = self._redis.register_script(scripts.PUT)
         self._retire = self._redis.register_script(scripts.RETIRE)
         self._names = self._redis.register_script(scripts.NAMES)

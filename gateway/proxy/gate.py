@@ -7,7 +7,6 @@ by callback: at once where they are at hand, later where a store or a long envel
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Coroutine
 
@@ -19,9 +18,8 @@ from gateway.packet import MalformedPacketError
 from gateway.packet.envelope import decode
 from gateway.packet.modes import disagreement
 from gateway.policy.model import Per
+from gateway.proxy.questions import Questions
 from gateway.refusal import Reason, Refusal
-
-log = logging.getLogger(__name__)
 
 Answer = Callable[[Refusal | None], None]
 """Told once: why not, or ``None``."""
@@ -34,6 +32,8 @@ _REPLAY = {
     ),
 }
 
+_FAILED = Refusal(Reason.INTERNAL, "the gateway failed to decide; see its log")
+
 
 class Gate:
     """Lets a packet through once, at the rate of its rules; owns the tasks that find out."""
@@ -42,8 +42,7 @@ class Gate:
         self._loop = loop
         self._replay = replay
         self._rates = RateLimiter()
-        self._on_defect = on_defect
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._questions = Questions(loop, on_defect)
 
     def enter(
         self, forward: Forward, limits: tuple[Limit, ...], principal: Principal, now: float, answer: Answer
@@ -95,25 +94,11 @@ class Gate:
         self._later(compared(), answer)
 
     def _later(self, question: Coroutine[None, None, Refusal | None], answer: Answer) -> None:
-        async def ask() -> None:
-            try:
-                refusal = await question
-            except Exception:
-                self._on_defect()
-                log.exception("a packet could not be let through")
-                refusal = Refusal(Reason.INTERNAL, "the gateway failed to decide; see its log")
-            answer(refusal)
-
-        task = self._loop.create_task(ask())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._questions.ask(question, answer, _FAILED, "a packet could not be let through")
 
     async def close(self) -> None:
         """Ask no more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._questions.close()
 
 
 def _compare(head: RequestHead, body: bytes, principal: Principal) -> Refusal | None:

@@ -6,7 +6,6 @@ They come on the same connections as packets and take the place of an `Exchange`
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -15,12 +14,11 @@ from gateway.identity import Principal
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.packet import CAPABILITY_DOMAIN
+from gateway.proxy.questions import Questions
 from gateway.refusal import Reason, Refusal, answer
 
 if TYPE_CHECKING:
     from gateway.proxy.downstream import DownstreamConnection
-
-log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_UNDER_WAY: Final = 1024
@@ -55,11 +53,9 @@ class LocalRequests:
     """Has requests answered by a handler; owns the tasks that do it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handler: LocalHandler, on_defect: Callable[[], None]) -> None:
-        self._loop = loop
         self._handler = handler
         self._prefix = handler.prefix.encode("ascii")
-        self._on_defect = on_defect
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._questions = Questions(loop, on_defect)
 
     def concerns(self, head: RequestHead) -> bool:
         """Whether a request is for the gateway itself, and no packet."""
@@ -79,30 +75,17 @@ class LocalRequests:
         answered: Callable[[Answer | Refusal], None],
     ) -> None:
         """Have the handler asked; `answered` is called once, later, or now when there is too much to do."""
-        if len(self._tasks) >= MAX_UNDER_WAY:
+        if len(self._questions) >= MAX_UNDER_WAY:
             answered(_TOO_MANY)
             return
         method, path = head.method.decode("latin-1"), head.path.decode("latin-1")
 
-        async def asking() -> None:
-            try:
-                found = await self._handler.handle(principal, method, path, body, peer)
-            except Exception:
-                self._on_defect()
-                log.exception("a request to the gateway itself failed")
-                found = _FAILED
-            answered(found)
-
-        task = self._loop.create_task(asking())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        question = self._handler.handle(principal, method, path, body, peer)
+        self._questions.ask(question, answered, _FAILED, "a request to the gateway itself failed")
 
     async def close(self) -> None:
         """Answer no more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._questions.close()
 
 
 class LocalExchange:

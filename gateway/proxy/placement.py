@@ -7,17 +7,15 @@ conversation's context has to be carried over first.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 
 from gateway.decision import Forward, Route
 from gateway.leases import LeaseMemory, LeaseTable, Taken, Use
 from gateway.packet import FlightPacket
 from gateway.proxy.migration import Migrations
+from gateway.proxy.questions import Questions
 from gateway.proxy.upstream import Pool
 from gateway.routing import DEFAULT_C, Agent, AgentState, pick, pick_other
-
-log = logging.getLogger(__name__)
 
 Answer = Callable[[Agent | None], None]
 """Told the agent; ``None`` when every one was tried, or none takes a new packet."""
@@ -40,11 +38,9 @@ class Placement:
         pool: Callable[[Agent], Pool],
         on_defect: Callable[[], None],
     ) -> None:
-        self._loop = loop
         self._leases = leases
         self._bound = bound
-        self._on_defect = on_defect
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._questions = Questions(loop, on_defect)
         self.migrations = Migrations(loop, pool, on_defect)
 
     @staticmethod
@@ -147,25 +143,12 @@ class Placement:
             settle(leases.take_now(key, wanted=name, usable=usable, now=now))
             return
 
-        async def ask() -> None:
-            try:
-                taken = await leases.take(key, wanted=name, usable=usable, now=now)
-            except Exception:
-                self._on_defect()
-                log.exception("a conversation's lease could not be read")
-                taken = None
-            settle(taken)
-
-        task = self._loop.create_task(ask())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        question = leases.take(key, wanted=name, usable=usable, now=now)
+        self._questions.ask(question, settle, None, "a conversation's lease could not be read")
 
     async def close(self) -> None:
         """Ask no more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._questions.close()
         await self.migrations.close()
 
 
