@@ -116,6 +116,18 @@ class RunningGateway:
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
 
+    def start_again(self) -> None:
+        """Start it once more, after it has ended, with the same files and ports."""
+        self.process = _spawn(self.folder)
+        eventually(self.ready, 40)
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        try:
+            return self.admin("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -179,6 +191,15 @@ class ConfigMap:
 StartGateway = Callable[..., RunningGateway]
 
 
+def _spawn(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "stderr.log").open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
+            stdout=errors,
+            stderr=errors,
+        )
+
+
 def launch(
     folder: Path, certs: Path, agents: list[dict[str, Any]], *, policy: dict[str, Any] = POLICY, **spec: Any
 ) -> RunningGateway:
@@ -219,23 +240,10 @@ def launch(
     (folder / "gateway.yaml").write_text(yaml.safe_dump(document))
     write_agents(folder, agents)
     write_policy(folder, "test", policy)
-    with (folder / "stderr.log").open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
-            stdout=errors,
-            stderr=errors,
-        )
+    process = _spawn(folder)
     running = RunningGateway(process, folder, certs, *ports)
-
-    def ready() -> bool:
-        assert running.process.poll() is None, running.log()
-        try:
-            return running.admin("/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
     try:
-        eventually(ready, 20)
+        eventually(running.ready, 20)
     except BaseException:
         process.kill()
         process.wait()

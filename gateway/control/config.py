@@ -120,8 +120,10 @@ class Limits(Spec):
     """Beyond it packets wait."""
     max_pending_per_agent: int = Field(default=1024, ge=1)
     """Packets that wait for a connection; beyond it 503 overloaded."""
+    drain_delay_s: Annotated[Duration, Field(alias="drainDelay", ge=0)] = 0.0
+    """On SIGTERM, how long everything goes on as before but ``/readyz``: what a balancer needs to look elsewhere."""
     drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
-    """On SIGTERM, how long open exchanges may go on."""
+    """After that delay, how long open exchanges may go on; then they are cut off."""
 
 
 def _redis_url(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import ssl
@@ -92,6 +93,7 @@ class Gateway:
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
+        self._force = asyncio.Event()
         self._files_changed = False
         self._insisted = False
 
@@ -145,7 +147,7 @@ class Gateway:
         self.metrics.in_flight = lambda: plane.in_flight
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._insist)
         await plane.start()
         self._changed.set()  # the files' agents are to be followed from now on, not only once something changes
@@ -162,8 +164,11 @@ class Gateway:
                 log.info("ready: %s; revision %s", where, self._snapshot.revision)
                 await self._stop.wait()
                 self.ready = False
-                log.info("draining")
-                clean = await plane.stop(limits.drain_timeout_s)
+                log.info("not ready any more; draining in %g s", limits.drain_delay_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._force.wait(), limits.drain_delay_s)
+                log.info("draining for at most %g s", limits.drain_timeout_s)
+                clean = await plane.stop(limits.drain_timeout_s, self._force)
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
@@ -171,8 +176,15 @@ class Gateway:
                 stop_admin.set()
         finally:
             telemetry.close()
-        log.info("stopped" if clean else "stopped: the drain timeout cut off open exchanges")
+        why = "a second signal" if self._force.is_set() else "the drain timeout"
+        log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def stop(self) -> None:
+        """Drain and end; the second time, end at once."""
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
         limits = self.config.limits

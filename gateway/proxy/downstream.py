@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
+import struct
+import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +41,10 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EXPIRED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has expired; connect with a new one")
 LINGER_S = 2.0
 """How long a closed connection still takes bytes, so that its last answer, or GOAWAY, is not lost to a TCP reset."""
+TOLD_S = 1.0
+"""How long a caller that is to leave has to hear of it: for its next request over HTTP/1.1, for a PING over HTTP/2."""
+ARRIVING_S = 3.0
+"""How long one that has only just connected has for its first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +74,10 @@ class DownstreamConnection(Connection):
         self.idle_since = self.loop.time()
         self.asked = False
         """A whole request head has been read."""
+        self.leaving_since: float | None = None
+        """The loop's time when it was first to leave."""
         self._early = b""
         self._lingering = False
-        self._broken = False
-        """The caller broke the protocol."""
         context = listener.context()
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=True))
@@ -143,6 +150,8 @@ class DownstreamConnection(Connection):
         for event in events:
             if isinstance(event, RequestReceived):
                 self.asked = True
+                if self.leaving_since is not None and self.codec is not None:
+                    self.codec.announce()
                 if event.head.opens_tunnel and not event.head.protocol:
                     if self._connect(event.stream, event.head):
                         self._feed_tunnel(events)
@@ -181,7 +190,6 @@ class DownstreamConnection(Connection):
 
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
-        self._broken = True
         self.plane.telemetry.protocol_error(self.listener.name)
         reason = Reason.HEADERS_TOO_LARGE if event.too_large else Reason.MALFORMED_PACKET
         refusal = Refusal(reason, event.detail)
@@ -239,14 +247,11 @@ class DownstreamConnection(Connection):
             exchange.downstream_writable()
 
     def finish(self) -> None:
-        """Close in a way that lets the last answer arrive (RFC 9112 section 9.6), or what a GOAWAY says is wrong."""
+        """Close in a way that lets the last answer arrive (RFC 9112 section 9.6), and the last GOAWAY."""
         if self._lingering or self._transport is None:
             return
         transport = self._transport
         self._lingering = True
-        if self.codec is not None and self.codec.multiplexed and not self._broken:
-            super().finish()  # nothing of a caller's that is on its way is unexpected
-            return
         data = b""
         for layer in reversed(self.layers):
             if layer.handshaken:
@@ -324,6 +329,40 @@ class DownstreamConnection(Connection):
         for exchange in list(self.exchanges.values()):
             exchange.revoke(_EXPIRED)
         self.drain()
+
+    def leave(self, now: float) -> None:
+        """Have the caller go, without losing what it sends before it knows; to be called again until it has gone.
+
+        A request that comes meanwhile is served.  HTTP/1.1 hears of it with its next answer, HTTP/2 at once.
+
+        Args:
+            now: the loop's time.
+
+        """
+        since = self.leaving_since
+        if since is None:
+            self.leaving_since = now
+            if self.asked and self.codec is not None:
+                self.codec.announce()
+                self.touch()
+            return
+        shared = self.codec is not None and self.codec.multiplexed
+        if self.exchanges and not shared:
+            return
+        since = since if shared else max(since, self.idle_since)
+        if now - since >= (TOLD_S if self.asked else ARRIVING_S):
+            self.drain()
+
+    @property
+    def delivered(self) -> bool:
+        """Whether it is closed on this side, and the caller's system has everything that was written."""
+        transport = self._transport
+        if transport is None or self.closed:
+            return True
+        if not self._lingering or transport.get_write_buffer_size():
+            return False
+        unsent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return not struct.unpack("i", unsent)[0]
 
     def drain(self) -> None:
         """Take no new requests; close when the open ones are done."""

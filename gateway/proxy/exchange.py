@@ -159,9 +159,6 @@ class Exchange:
             self.refuse = verdict
             self._refuse(verdict.refusal)
             return
-        if plane.draining:
-            self._refuse(Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1))
-            return
         self.forward = verdict
         self.route: Route = verdict.route
         verdict.fields.append((names.TRACEPARENT, self.trace.header))
@@ -274,6 +271,11 @@ class Exchange:
         """The permission is gone: break off what is under way."""
         if not self.finished:
             self._break_off(refusal, Outcome.REVOKED)
+
+    def cut_off(self, refusal: Refusal) -> None:
+        """There is no more time."""
+        if not self.finished:
+            self._break_off(refusal)
 
     # -- on the way to the agent ------------------------------------------------------------------------
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.identity import SpiffeId
 from gateway.proxy.downstream import DownstreamConnection, DownstreamLimits
+from gateway.proxy.sockets import BACKLOG, listening, waiting
 
 if TYPE_CHECKING:
     from gateway.proxy.plane import DataPlane
 
 log = logging.getLogger(__name__)
-
-BACKLOG = 1024
 
 
 class Listener:
@@ -32,8 +32,23 @@ class Listener:
         context: Callable[[], ssl.SSLContext | None],
         assumed_principal: SpiffeId | None = None,
         limits: DownstreamLimits,
+        sockets: Sequence[socket.socket] = (),
+        reuse_port: bool = False,
     ) -> None:
-        """Args: `context` gives the TLS context for the next connection, ``None`` for plaintext."""
+        """Nothing is accepted yet.
+
+        Args:
+            plane: what the connections share.
+            name: for people, and the label of metrics.
+            host: where to listen; so is `port`.
+            port: 0 has the system choose one.
+            context: gives the TLS context for the next connection, ``None`` for plaintext.
+            assumed_principal: who a caller without a certificate is taken for.
+            limits: bounds on each connection.
+            sockets: those that listen there already; without them, they are made.
+            reuse_port: let other processes listen there, too.
+
+        """
         self.plane = plane
         self.name = name
         self.host = host
@@ -42,7 +57,9 @@ class Listener:
         self.assumed_principal = assumed_principal
         self.limits = limits
         self.connections: set[DownstreamConnection] = set()
-        self._server: asyncio.Server | None = None
+        self._reuse_port = reuse_port
+        self._sockets = list(sockets)
+        self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Bind and listen; `port` becomes the bound one.
@@ -51,10 +68,13 @@ class Listener:
             OSError: the address cannot be bound.
 
         """
-        self._server = await self.plane.loop.create_server(
-            lambda: DownstreamConnection(self), self.host, self.port, backlog=BACKLOG
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        if not self._sockets:
+            self._sockets = listening(self.host, self.port, reuse_port=self._reuse_port)
+        self.port = self._sockets[0].getsockname()[1]
+        for each in self._sockets:
+            # The server closes what it is given: the queue of the socket outlives it.
+            server = await self.plane.loop.create_server(self._connection, sock=each.dup(), backlog=BACKLOG)
+            self._servers.append(server)
         if self.context() is None and self.host not in ("127.0.0.1", "::1", "localhost"):
             log.warning(
                 "LISTENER %s SPEAKS PLAINTEXT ON %s:%d: anybody who reaches it is believed; for development only",
@@ -62,6 +82,9 @@ class Listener:
                 self.host,
                 self.port,
             )
+
+    def _connection(self) -> DownstreamConnection:
+        return DownstreamConnection(self)
 
     def opened(self, connection: DownstreamConnection) -> None:
         """A connection was accepted."""
@@ -94,21 +117,32 @@ class Listener:
             waited = now - connection.idle_since
             if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):
                 if connection.asked:
-                    connection.drain()
+                    connection.leave(now)
                 else:
                     connection.abort()
 
-    def stop_accepting(self) -> None:
-        """Close the listening socket; open connections go on."""
-        if self._server is not None:
-            self._server.close()
+    async def stop_accepting(self) -> None:
+        """Close the listening sockets; who has connected by then is accepted, and open connections go on."""
+        for server in self._servers:
+            server.close()
+        await asyncio.sleep(0)  # the servers' last turn
+        sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            while accepted := waiting(each):
+                for connection in accepted:
+                    await self.plane.loop.connect_accepted_socket(self._connection, connection)
+            each.close()  # in the same turn as the queue was seen to be empty
 
-    def drain(self) -> None:
-        """Ask every connection to finish."""
+    def leave(self, now: float) -> int:
+        """Have every connection go; tells how many have not yet, with everything that was written."""
         for connection in list(self.connections):
-            connection.drain()
+            connection.leave(now)
+        return sum(not connection.delivered for connection in self.connections)
 
-    def abort(self) -> None:
-        """Drop every connection."""
+    def close(self) -> None:
+        """Drop every connection; what has not ended breaks off."""
         for connection in list(self.connections):
-            connection.abort()
+            if connection.delivered:
+                connection.close_transport()
+            else:
+                connection.abort()

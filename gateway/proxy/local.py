@@ -31,7 +31,6 @@ _ANONYMOUS = Refusal(
     "vouches for",
 )
 _TOO_LARGE = Refusal(Reason.BODY_TOO_LARGE, f"the body may have at most {MAX_BODY_BYTES} bytes")
-_DRAINING = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1)
 _TOO_MANY = Refusal(Reason.OVERLOADED, "too many such requests are under way; try again later", retry_after_s=1)
 _FAILED = Refusal(Reason.INTERNAL, "the gateway failed to answer; see its log")
 
@@ -108,8 +107,6 @@ class LocalExchange:
         self.head = head
         if self.downstream.principal is None:
             self._answer(_ANONYMOUS)
-        elif self.downstream.plane.draining:
-            self._answer(_DRAINING)
         elif ended:
             self.on_request_end(None)
         elif (field_value(head.fields, _EXPECT) or b"").lower() == b"100-continue":
@@ -143,6 +140,10 @@ class LocalExchange:
         """The caller's identity has ended."""
         self._answer(refusal)
 
+    def cut_off(self, refusal: Refusal) -> None:
+        """There is no more time."""
+        self._answer(refusal)
+
     def refuse_bad_request(self, refusal: Refusal) -> None:
         """The message turned out malformed, on a connection that can still answer."""
         self._answer(refusal)
@@ -167,4 +168,3 @@ class LocalExchange:
         self.finished = True
         self._body.clear()
         self.downstream.release(self.stream)
-        self.downstream.plane.settle()

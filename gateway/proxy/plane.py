@@ -34,8 +34,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0
+DRAIN_TICK_S = 0.05
+"""How often it is looked whether callers have left."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
+
+
+_CUT_OFF = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1)
 
 
 class Telemetry(Protocol):
@@ -104,7 +109,6 @@ class DataPlane:
         self.health = health
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
-        self.draining = False
         self.clock = time.time
         self.entropy = random.getrandbits
         self._snapshot = EMPTY
@@ -121,7 +125,6 @@ class DataPlane:
         self._to_judge: deque[Exchange | LocalExchange] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
-        self._drained = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -205,12 +208,6 @@ class DataPlane:
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
         self.records.add(exchange, outcome, refusal)
-        self.settle()
-
-    def settle(self) -> None:
-        """Something under way is over: perhaps it was the last that the drain waits for."""
-        if self.draining and not self.in_flight:
-            self._drained.set()
 
     async def start(self) -> None:
         """Bind every listener.
@@ -232,22 +229,33 @@ class DataPlane:
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
-    async def stop(self, drain_timeout_s: float) -> bool:
-        """Stop accepting, let open exchanges finish, close; ``False`` when time ran out on some."""
-        self.draining = True
+    async def stop(self, drain_timeout_s: float, force: asyncio.Event) -> bool:
+        """Accept nobody else, let what is under way finish, close.
+
+        Args:
+            drain_timeout_s: how long that may take.
+            force: ends it before.
+
+        Returns:
+            ``False`` when something was cut off.
+
+        """
+        deadline = self.loop.time() + drain_timeout_s
         for listener in self.listeners:
-            listener.stop_accepting()
-            listener.drain()
-        if self.in_flight:
+            await listener.stop_accepting()
+        while sum(listener.leave(self.loop.time()) for listener in self.listeners):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), drain_timeout_s)
-        # What is decided is also to be written: one more turn of the loop flushes the last answers.
-        await asyncio.sleep(0)
-        clean = not self.in_flight
+                await asyncio.wait_for(force.wait(), DRAIN_TICK_S)
+            if force.is_set() or self.loop.time() > deadline:
+                break
+        under_way = list(self._exchanges())
+        for exchange in under_way:
+            exchange.cut_off(_CUT_OFF)
+        await asyncio.sleep(0)  # one more turn of the loop writes the last answers
         if self._sweeper is not None:
             self._sweeper.cancel()
         for listener in self.listeners:
-            listener.abort()
+            listener.close()
         await self.placement.close()
         await self.gate.close()
         if self.local is not None:
@@ -255,4 +263,4 @@ class DataPlane:
         self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()
-        return clean
+        return not under_way

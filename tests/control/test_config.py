@@ -76,6 +76,7 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
         "max_concurrent_streams": 256,
         "max_connections_per_agent": 256,
         "max_pending_per_agent": 1024,
+        "drain_delay_s": 0,
         "drain_timeout_s": 30,
     }
 

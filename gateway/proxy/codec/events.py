@@ -145,6 +145,9 @@ class ServerCodec(Codec, Protocol):
     def backlogged(self) -> bool:
         """Whether events are held back until `release`, so that reading should pause."""
 
+    def announce(self) -> None:
+        """Tell the peer that this connection is about to close; what it sends before it knows is still served."""
+
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         """Send an interim or final response head."""
 

@@ -192,6 +192,7 @@ class Http1Server(_Http1):
         self._url = b""
         self._upgrade_key: dict[int, bytes] = {}
         self._keep_alive = True
+        self._leaving = False
         self._old = False
         self._request_over = False
         self._ended_at_head = False
@@ -414,7 +415,7 @@ class Http1Server(_Http1):
             else:
                 self._chunked = True
                 out.append(b"transfer-encoding: chunked\r\n")
-        if not self._keep_alive or not self._request_over:
+        if not self._keep_alive or not self._request_over or self._leaving:
             self._keep_alive = False
             out.append(b"connection: close\r\n\r\n")
         elif self._old:
@@ -439,8 +440,12 @@ class Http1Server(_Http1):
         self.finished = True
         self.aborted = True
 
+    def announce(self) -> None:
+        self._leaving = True  # the next answer says so
+
     def close(self) -> None:
         self._keep_alive = False
+        self._leaving = True
         if self._in_head and not self._begun and self._reading == self._serving:
             self.finished = True
 

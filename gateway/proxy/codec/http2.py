@@ -47,7 +47,11 @@ _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
-_GOAWAY_NO_ERROR = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00"
+_GOAWAY_NO_ERROR = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00%b\x00\x00\x00\x00"
+"""A GOAWAY frame, but for the last stream that it speaks of."""
+_ALL_STREAMS = b"\x7f\xff\xff\xff"
+_LAST_CALL = b"lastcall"
+_PING_LAST_CALL = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + _LAST_CALL
 
 
 class _Malformed(ValueError):
@@ -305,6 +309,10 @@ class _Http2:
         """Whether this side opened `stream`."""
         raise NotImplementedError
 
+    def _last_stream(self) -> bytes:
+        """The last stream of the peer's that is served, as a GOAWAY has it."""
+        return _ALL_STREAMS
+
     def _stop_receiving(self, stream: int) -> None:
         """The rest of the peer's message is not wanted."""
         self._reset(stream, _Codes.CANCEL)
@@ -474,7 +482,7 @@ class _Http2:
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self._extra.append(_GOAWAY_NO_ERROR)
+            self._extra.append(_GOAWAY_NO_ERROR % self._last_stream())
         if not self._open:
             self.finished = True
 
@@ -485,11 +493,28 @@ class Http2Server(_Http2):
     def __init__(self, *, max_streams: int = 256) -> None:
         super().__init__(client=False, max_streams=max_streams)
         self._handlers[_ev.RequestReceived] = self._on_request
+        self._handlers[_ev.PingAckReceived] = self._on_ping_ack
+        self._leaving = False
 
     backlogged = False
 
     def _ours(self, stream: int) -> bool:
         return False
+
+    def _last_stream(self) -> bytes:
+        last: int = self._connection.highest_inbound_stream_id
+        return last.to_bytes(4, "big")
+
+    def announce(self) -> None:
+        # RFC 9113 section 6.8: first a GOAWAY that refuses nothing; once the PING behind it is answered, all streams
+        # that the peer opened before it knew are here.
+        if not (self._leaving or self._closing):
+            self._leaving = True
+            self._extra.append(_GOAWAY_NO_ERROR % _ALL_STREAMS + _PING_LAST_CALL)
+
+    def _on_ping_ack(self, event: Any) -> None:
+        if self._leaving and event.ping_data == _LAST_CALL:
+            self.close()
 
     def _on_request(self, event: Any) -> None:
         stream = event.stream_id
