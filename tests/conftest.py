@@ -74,6 +74,7 @@ class RunningGateway:
     tls_port: int
     plain_port: int
     admin_port: int
+    admin_scheme: str = "http"
 
     @property
     def url(self) -> str:
@@ -84,7 +85,8 @@ class RunningGateway:
         return f"http://127.0.0.1:{self.plain_port}"
 
     def admin(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5)
+        url = f"{self.admin_scheme}://127.0.0.1:{self.admin_port}{path}"
+        return httpx.get(url, timeout=5, verify=client_context(self.certs, None))
 
     def client(self, name: str | None = "planner", *, http2: bool = False) -> httpx.Client:
         return httpx.Client(
@@ -201,9 +203,15 @@ def _spawn(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def launch(
-    folder: Path, certs: Path, agents: list[dict[str, Any]], *, policy: dict[str, Any] = POLICY, **spec: Any
+    folder: Path,
+    certs: Path,
+    agents: list[dict[str, Any]],
+    *,
+    policy: dict[str, Any] = POLICY,
+    admin_spec: dict[str, Any] | None = None,
+    **spec: Any,
 ) -> RunningGateway:
-    """Start ``phoenixflight run`` over `agents`; `spec` adds to the Gateway document."""
+    """Start ``phoenixflight run`` over `agents`; `spec` adds to the Gateway document, `admin_spec` to its `admin`."""
     ports = [free_port() for _ in range(3)]
     document = {
         "apiVersion": "phoenixflight.io/v1",
@@ -228,7 +236,7 @@ def launch(
                     "assumedPrincipal": "spiffe://mesh.local/ns/agents/sa/local",
                 },
             ],
-            "admin": {"address": f"127.0.0.1:{ports[2]}"},
+            "admin": {"address": f"127.0.0.1:{ports[2]}", **(admin_spec or {})},
             "policies": "policies",
             "members": "agents.yaml",
             "telemetry": {"accessLog": "access.log"},
@@ -241,7 +249,7 @@ def launch(
     write_agents(folder, agents)
     write_policy(folder, "test", policy)
     process = _spawn(folder)
-    running = RunningGateway(process, folder, certs, *ports)
+    running = RunningGateway(process, folder, certs, *ports, "https" if (admin_spec or {}).get("tls") else "http")
     try:
         eventually(running.ready, 20)
     except BaseException:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from gateway.admin.access import is_loopback, read_token
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
+    DocumentError,
     Duration,
     ErrorAt,
     Metadata,
     Name,
+    Problem,
     Spec,
     refuse_duplicates,
     single,
@@ -27,6 +31,7 @@ from gateway.membership.kubernetes import KubernetesSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
+Principals = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
 
 
 class Identity(Spec):
@@ -73,6 +78,21 @@ class Admin(Spec):
     """The admin port."""
 
     address: Address = ("127.0.0.1", 9901)
+    tls: bool = False
+    """``true`` shows spec.identity, and asks callers for their certificates."""
+    allow: tuple[Principals, ...] = ()
+    """Whose certificates let them ask everything."""
+    token_file: Path | None = None
+    """A file with the bearer token of those who may, too."""
+
+    @model_validator(mode="after")
+    def _others_have_to_prove_who_they_are(self) -> Admin:
+        if self.allow and not self.tls:
+            raise ErrorAt("callers are known by their certificates, and that takes tls: true", "allow")
+        if not (is_loopback(self.address[0]) or self.allow or self.token_file):
+            message = "others reach this address: it takes tls: true with allow (principals), or a tokenFile"
+            raise ErrorAt(message, "address")
+        return self
 
 
 def _http_url(text: str) -> str:
@@ -127,15 +147,20 @@ class Limits(Spec):
 
 
 def _redis_url(text: str) -> str:
+    # What is wrong with it is told without it: there may be a password in it.
     if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(f"expected a redis://, rediss:// or unix:// URL, not {text[:80]!r}")
+        raise ValueError("expected a redis://, rediss:// or unix:// URL")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("the URL has no port where one should be; a password is to be percent-encoded") from None
     return text
 
 
 class RedisSpec(Spec):
     """The Redis or Valkey that replicas share."""
 
-    url: Annotated[str, AfterValidator(_redis_url)]
+    url: Annotated[str, AfterValidator(_redis_url), Field(repr=False)]
 
 
 class ReloadSpec(Spec):
@@ -160,6 +185,10 @@ class GatewaySpec(Spec):
     identity: Identity | None = None
     listeners: Annotated[tuple[ListenerSpec, ...], Field(min_length=1)]
     admin: Admin = Admin()
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share the listeners; more than one takes a Redis, for what they have to agree on."""
+    reuse_port: bool = False
+    """Let another gateway of the same user listen on the same addresses, so that it can take over (SO_REUSEPORT)."""
     policies: Path
     members: Path
     kubernetes: KubernetesSpec | None = None
@@ -176,9 +205,7 @@ class GatewaySpec(Spec):
     redis: RedisSpec | None = None
     """Where replicas share which signatures were accepted, where conversations are, and who has registered; without
     one, each replica knows its own."""
-    trusted_hops: tuple[
-        Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
-    ] = ()
+    trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None
     """The CA that signs for ``*.flight.internal`` inside CONNECT tunnels; without one there are no tunnels."""
@@ -193,11 +220,16 @@ class GatewaySpec(Spec):
         return listeners
 
     @model_validator(mode="after")
-    def _tls_has_an_identity(self) -> GatewaySpec:
+    def _parts_fit_together(self) -> GatewaySpec:
         for index, listener in enumerate(self.listeners):
             if listener.tls and self.identity is None:
                 message = "a TLS listener needs spec.identity: certificate, key and trustBundle"
                 raise ErrorAt(message, "listeners", index)
+        if self.workers > 1 and self.redis is None:
+            message = "workers share signatures, conversations and registrations in a Redis: it takes spec.redis"
+            raise ErrorAt(message, "workers")
+        if self.admin.tls and self.identity is None:
+            raise ErrorAt("TLS needs spec.identity: certificate, key and trustBundle", "admin", "tls")
         return self
 
 
@@ -240,6 +272,8 @@ def load_config(path: Path) -> GatewaySpec:
         changes["connect_authority"] = CertificateAuthority(
             certificate=base / authority.certificate, key=base / authority.key
         )
+    if spec.admin.token_file is not None:
+        changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
     files: dict[str, object] = {}
     if spec.telemetry.access_log not in ("stdout", "none"):
         files["access_log"] = str(base / spec.telemetry.access_log)
@@ -247,3 +281,11 @@ def load_config(path: Path) -> GatewaySpec:
         files["recording"] = base / spec.telemetry.recording
     changes["telemetry"] = spec.telemetry.model_copy(update=files)
     return spec.model_copy(update=changes)
+
+
+def _checked_token(path: Path) -> Path:
+    try:
+        read_token(path)
+    except (OSError, ValueError) as error:
+        raise DocumentError([Problem(str(path), 1, 1, f"the admin token cannot be used: {error}")]) from None
+    return path

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from gateway.admin.app import AdminServer
+from gateway.admin.access import Access
+from gateway.admin.app import make_app
+from gateway.admin.server import AdminServer
 from gateway.control import snapshot as snapshots
-from gateway.control.config import GatewaySpec, ListenerSpec
+from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
 from gateway.control.reload import (
     GATHER_S,
@@ -28,12 +31,14 @@ from gateway.control.reload import (
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
+from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.sockets import listening
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
 from gateway.telemetry.lines import LineWriter
@@ -49,8 +54,8 @@ log = logging.getLogger(__name__)
 class Gateway:
     """Owns the data plane, the admin port and the watcher."""
 
-    def __init__(self, config: GatewaySpec) -> None:
-        """Read and check everything.
+    def __init__(self, config: GatewaySpec, inherited: Inherited | None = None) -> None:
+        """Read and check everything; `inherited` makes it one worker of several.
 
         Raises:
             DocumentError: policies or members are not valid.
@@ -58,6 +63,7 @@ class Gateway:
 
         """
         self.config = config
+        self._inherited = inherited
         self._changed = asyncio.Event()
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
@@ -149,19 +155,21 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._insist)
+        if self._inherited is not None:
+            loop.add_reader(0, self._orphaned)
+        admin = self._admin()
         await plane.start()
         self._changed.set()  # the files' agents are to be followed from now on, not only once something changes
         try:
             async with asyncio.TaskGroup() as tasks:
                 stop_admin = asyncio.Event()
-                admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
-                log.info("ready: %s; revision %s", where, self._snapshot.revision)
+                log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
                 await self._stop.wait()
                 self.ready = False
                 log.info("not ready any more; draining in %g s", limits.drain_delay_s)
@@ -186,6 +194,28 @@ class Gateway:
             self._force.set()
         self._stop.set()
 
+    def _orphaned(self) -> None:
+        """Standard input has ended: the supervisor is gone, and with it whoever would replace this worker."""
+        asyncio.get_running_loop().remove_reader(0)
+        if not self._stop.is_set():
+            log.error("the supervisor is gone")
+            self.stop()
+
+    def _admin(self) -> AdminServer:
+        """The admin port's server.
+
+        Raises:
+            OSError: the address cannot be bound.
+
+        """
+        if self._inherited is not None:
+            return AdminServer(make_app(self), [socket.socket(fileno=self._inherited.admin)])
+        spec = self.config.admin
+        sockets = listening(*spec.address, reuse_port=self.config.reuse_port)
+        access = Access(spec.allow, spec.token_file)
+        context = (lambda: self._tls.server(ClientAuth.OPTIONAL)) if spec.tls else None
+        return AdminServer(make_app(self), sockets, access=access, context=context)
+
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
         limits = self.config.limits
         host, port = spec.address
@@ -200,6 +230,8 @@ class Gateway:
             port=port,
             context=context,
             assumed_principal=spec.assumed_principal,
+            sockets=self._inherited.sockets(spec.name) if self._inherited is not None else (),
+            reuse_port=self.config.reuse_port,
             limits=DownstreamLimits(
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
