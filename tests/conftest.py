@@ -120,8 +120,12 @@ class RunningGateway:
 
     def start_again(self) -> None:
         """Start it once more, after it has ended, with the same files and ports."""
-        self.process = _spawn(self.folder)
+        self.spawn()
         eventually(self.ready, 40)
+
+    def spawn(self) -> None:
+        """Start another process, which is this gateway's from now on."""
+        self.process = _spawn(self.folder)
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log()
@@ -251,7 +255,7 @@ def launch(
     process = _spawn(folder)
     running = RunningGateway(process, folder, certs, *ports, "https" if (admin_spec or {}).get("tls") else "http")
     try:
-        eventually(running.ready, 20)
+        eventually(running.ready, 40)
     except BaseException:
         process.kill()
         process.wait()

@@ -118,7 +118,7 @@ def test_all_workers_reload_drain_and_end_together(
     connections = connected()
     for connection in connections:
         ask(connection)
-    flight = gateway.handoffs()[0]["flight_id"]
+    flight = gateway.handoff(agent="executor-1")["flight_id"]
     assert gateway.admin(f"/explain?id={flight}").json()["recorded"]["agent"] == "executor-1"
     assert gateway.admin("/snapshot").json()["agents"]
     running = pids(gateway)
