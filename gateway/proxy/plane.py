@@ -17,6 +17,7 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
@@ -93,6 +94,7 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -102,6 +104,7 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
