@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +35,7 @@ from gateway.control.tls import TlsContexts
 from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
@@ -146,6 +148,15 @@ class Gateway:
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
             ),
+            clocks=Clocks(
+                body_s=limits.body_timeout_s,
+                body_rate=limits.min_body_rate,
+                response_s=limits.response_timeout_s,
+                idle_s=limits.stream_idle_timeout_s,
+                ceiling_s=limits.max_stream_duration_s,
+                keep_alive_s=limits.sse_keep_alive_s,
+            ),
+            max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
@@ -98,6 +100,8 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
+        max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -107,6 +111,8 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
+        self.max_body_bytes = max_body_bytes
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.clock = time.time
