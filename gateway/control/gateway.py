@@ -194,7 +194,7 @@ class Gateway:
                 await self.shared.close()
                 stop_admin.set()
         finally:
-            telemetry.close()
+            await telemetry.close(self._force)
         why = "a second signal" if self._force.is_set() else "the drain timeout"
         log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean

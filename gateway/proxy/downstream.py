@@ -77,7 +77,8 @@ class DownstreamConnection(Connection):
         self.leaving_since: float | None = None
         """The loop's time when it was first to leave."""
         self._early = b""
-        self._lingering = False
+        self.lingering = False
+        """Closed on this side; the caller may not know yet."""
         context = listener.context()
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=True))
@@ -142,7 +143,7 @@ class DownstreamConnection(Connection):
     # -- events -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self._lingering:
+        if not self.lingering:
             super().data_received(data)
 
     def dispatch(self, events: list[Event]) -> None:
@@ -248,10 +249,10 @@ class DownstreamConnection(Connection):
 
     def finish(self) -> None:
         """Close in a way that lets the last answer arrive (RFC 9112 section 9.6), and the last GOAWAY."""
-        if self._lingering or self._transport is None:
+        if self.lingering or self._transport is None:
             return
         transport = self._transport
-        self._lingering = True
+        self.lingering = True
         data = b""
         for layer in reversed(self.layers):
             if layer.handshaken:
@@ -350,8 +351,11 @@ class DownstreamConnection(Connection):
         if self.exchanges and not shared:
             return
         since = since if shared else max(since, self.idle_since)
-        if now - since >= (TOLD_S if self.asked else ARRIVING_S):
+        waited = now - since
+        if waited >= (TOLD_S if self.asked else ARRIVING_S):
             self.drain()
+        if waited >= TOLD_S + ARRIVING_S and not (self.exchanges or self.lingering):
+            self.abort()  # half a head, of which no more comes
 
     @property
     def delivered(self) -> bool:
@@ -359,7 +363,7 @@ class DownstreamConnection(Connection):
         transport = self._transport
         if transport is None or self.closed:
             return True
-        if not self._lingering or transport.get_write_buffer_size():
+        if not self.lingering or transport.get_write_buffer_size():
             return False
         unsent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         return not struct.unpack("i", unsent)[0]

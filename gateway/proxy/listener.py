@@ -141,10 +141,15 @@ class Listener:
             connection.leave(now)
         return sum(not connection.delivered for connection in self.connections)
 
-    def close(self) -> None:
-        """Drop every connection; what has not ended breaks off."""
+    def drain(self) -> None:
+        """Have every connection take nothing more."""
         for connection in list(self.connections):
-            if connection.delivered:
-                connection.close_transport()
+            connection.drain()
+
+    def close(self) -> None:
+        """Close every connection; what has not ended breaks off."""
+        for connection in list(self.connections):
+            if connection.lingering:
+                connection.close_transport()  # the system sends what is left
             else:
                 connection.abort()

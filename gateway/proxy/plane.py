@@ -257,6 +257,8 @@ class DataPlane:
         under_way = list(self._exchanges())
         for exchange in under_way:
             exchange.cut_off(_CUT_OFF)
+        for listener in self.listeners:
+            listener.drain()
         await asyncio.sleep(0)  # one more turn of the loop writes the last answers
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -145,7 +145,8 @@ def test_http2_is_told_twice_and_what_it_sent_before_it_knew_is_served(raw_agent
 
 def test_a_caller_that_acknowledges_nothing_holds_nobody_up(raw_agent, start_gateway: StartGateway) -> None:
     gateway = start_gateway([member(raw_agent(ok).port)])
-    with connect(gateway) as deaf, connect(gateway) as silent, connect(gateway) as idle:
+    with connect(gateway) as deaf, connect(gateway) as silent, connect(gateway) as idle, connect(gateway) as half:
+        half.sendall(b"GET /run HTTP/1.1\r\n")
         caller = H2Caller(deaf)
         caller.ask(1)
         caller.frame(HEADERS)
@@ -176,3 +177,20 @@ def test_what_has_no_more_time_is_told_so(raw_agent, start_gateway: StartGateway
     assert gateway.process.wait(20) == 1
     (handoff,) = gateway.handoffs()
     assert (handoff["outcome"], handoff["reason"]) == ("failed", "draining")
+
+
+def test_a_collector_that_does_not_answer_holds_nobody_up_who_insists(raw_agent, start_gateway: StartGateway) -> None:
+    deaf = raw_agent(lambda agent, connection: threading.Event().wait(60))
+    tracing = {"otlpEndpoint": f"http://127.0.0.1:{deaf.port}/v1/traces", "sampleRatio": 1.0}
+    gateway = start_gateway(
+        [member(raw_agent(ok).port)],
+        telemetry={"accessLog": "access.log", "recording": "recording.jsonl", "tracing": tracing},
+    )
+    with connect(gateway) as connection:
+        connection.sendall(REQUEST)
+        answer(connection)
+    gateway.process.send_signal(signal.SIGTERM)
+    eventually(lambda: deaf.connections and len(gateway.handoffs()) == 1)
+    assert (gateway.folder / "recording.jsonl").read_text().count("\n") == 1
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(5) == 0

@@ -208,3 +208,10 @@ def test_a_link_that_leads_nowhere_is_told_not_passed_over(tmp_path: Path) -> No
 def test_sources_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match=r"policies:1:1: No such file"):
         read_sources(tmp_path / "policies")
+
+
+def test_several_workers_need_a_place_to_agree_in(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, f"{MINIMAL}  workers: 2\n")
+    assert told.startswith("9:12: spec.workers: workers share signatures")
+    url = "redis://127.0.0.1:6379/0"
+    assert load(tmp_path, f"{MINIMAL}  workers: 2\n  redis: {{url: '{url}'}}\n").workers == 2
