@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,13 +19,14 @@ from gateway.identity import Principal, PrincipalPattern
 log = logging.getLogger(__name__)
 
 MIN_TOKEN_CHARACTERS = 16
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")
 _OPEN = frozenset({"/healthz", "/readyz"})
 """What probes ask, who can prove nothing."""
 
 
 def is_loopback(host: str) -> bool:
     """Whether `host`, a name or an address, is reached from this machine alone."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ip_address(host.strip("[]")).is_loopback
@@ -66,7 +68,8 @@ class Access:
         """
         if not (self.allow or self.token_file):
             # A page from elsewhere whose name leads to 127.0.0.1 by now (DNS rebinding) still says its own name.
-            if is_loopback(headers.get("host", "").rpartition(":")[0] or headers.get("host", "")):
+            host = _HOST.fullmatch(headers.get("host", ""))
+            if host is not None and is_loopback(host[1]):
                 return 0, ""
             return 421, "this admin port answers to the name localhost and to loopback addresses"
         if path in _OPEN or self._proven(headers, principal):

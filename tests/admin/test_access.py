@@ -123,6 +123,10 @@ def test_a_page_whose_name_leads_here_reads_nothing(raw_agent, start_gateway: St
         ("127.0.0.1.evil.example", 421),
         ("localhost:9901", 200),
         ("[::1]:9901", 200),
+        ("[::1]", 200),
+        ("localhost", 200),
+        ("localhost:9901.evil.example", 421),
+        ("127.0.0.1:80@evil.example", 421),
         ("127.0.0.1", 200),
     ):
         assert httpx.get(url, headers={"host": host}, trust_env=False).status_code == status, host
