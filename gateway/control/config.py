@@ -103,13 +103,24 @@ class Limits(Spec):
     """Bounds; each says what happens when it is reached."""
 
     headers_timeout_s: Annotated[Duration, Field(alias="headersTimeout", gt=0)] = 10.0
-    """From a connection's start to its first whole request head; then it is closed."""
+    """From a connection's start to its first whole request head, and from any later head's start to its end; then it is
+    closed."""
     idle_timeout_s: Annotated[Duration, Field(alias="idleTimeout", gt=0)] = 300.0
     """A caller's connection without a request; then it is closed."""
+    max_connection_age_s: Annotated[Duration, Field(alias="maxConnectionAge", gt=0)] = 3600.0
+    """A caller's connection, 10 % more or less by chance; then it is asked to end, and does when its open requests are
+    done, however long they take."""
     connect_timeout_s: Annotated[Duration, Field(alias="connectTimeout", gt=0)] = 5.0
     """TCP and TLS to an agent; then the next agent is tried."""
     upstream_idle_timeout_s: Annotated[Duration, Field(alias="upstreamIdleTimeout", gt=0)] = 60.0
     """An unused connection to an agent; then it is closed."""
+    upstream_max_connection_age_s: Annotated[Duration, Field(alias="upstreamMaxConnectionAge", gt=0)] = 3600.0
+    """A connection to an agent, likewise."""
+    upstream_ping_after_s: Annotated[Duration, Field(alias="upstreamPingAfter", gt=0)] = 330.0
+    """An HTTP/2 agent with requests under way that says nothing for so long is asked for a sign of life.  gRPC servers
+    take one in less than five minutes for abuse."""
+    upstream_ping_timeout_s: Annotated[Duration, Field(alias="upstreamPingTimeout", gt=0)] = 20.0
+    """How long it has to give one; then the connection is lost."""
     max_timeout_s: Annotated[Duration, Field(alias="maxTimeout", gt=0)] = 600.0
     """Caps ``flight-timeout``."""
     max_header_bytes: int = Field(default=65536, ge=1024)

@@ -35,6 +35,7 @@ from gateway.proxy.local import LocalRequests
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
+from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
@@ -88,6 +89,18 @@ class Gateway:
             )
         )
         self.metrics.registry.register(self.member_metrics)
+        self.metrics.registry.register(
+            Counters(
+                (
+                    Reading(
+                        "phoenixflight_connection_clocks",
+                        "Connections that a clock has ended, or asked to end, by whose they were.",
+                        ("side", "clock"),
+                        self._clocks,
+                    ),
+                )
+            )
+        )
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None
@@ -99,6 +112,10 @@ class Gateway:
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    def _clocks(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.clocks.counts if self.plane is not None else {}
+        return {(side, clock.value): count for (side, clock), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
         outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
@@ -135,6 +152,9 @@ class Gateway:
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
+                max_age_s=limits.upstream_max_connection_age_s,
+                ping_after_s=limits.upstream_ping_after_s,
+                ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
             ),
@@ -191,6 +211,7 @@ class Gateway:
             limits=DownstreamLimits(
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
+                max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_concurrent_streams=limits.max_concurrent_streams,
             ),

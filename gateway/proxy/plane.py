@@ -17,6 +17,7 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 1.0
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
+SWEEP_SLICE_S = 0.002
+"""How long at a time pools are looked at, likewise."""
 
 
 class Telemetry(Protocol):
@@ -107,6 +110,9 @@ class DataPlane:
         self.draining = False
         self.clock = time.time
         self.entropy = random.getrandbits
+        self.clocks = Clocks(random.getrandbits)
+        self.in_flight = 0
+        """Exchanges under way."""
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits
@@ -122,7 +128,7 @@ class DataPlane:
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.Handle | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -189,18 +195,15 @@ class DataPlane:
         pool = self._pools.get(agent.name)
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
-            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            pool = Pool(
+                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect, self.clocks
+            )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
                 self._retire(pool)
             else:
                 self._pools[agent.name] = pool
         return pool
-
-    @property
-    def in_flight(self) -> int:
-        """Exchanges under way."""
-        return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
 
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
@@ -227,8 +230,16 @@ class DataPlane:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
+        self._sweep_pools([*self._pools.values(), *self._retired], now)
+
+    def _sweep_pools(self, pools: list[Pool], now: float) -> None:
+        """Look at some of `pools`, then, after those who wait meanwhile, at the others."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while pools:
+            pools.pop().sweep(now)
+            if perf_counter() > until:
+                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now)
+                return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
