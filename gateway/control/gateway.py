@@ -29,6 +29,7 @@ from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
@@ -114,7 +115,7 @@ class Gateway:
         return self._snapshot
 
     def _clocks(self) -> dict[tuple[str, str], int]:
-        counts = self.plane.clocks.counts if self.plane is not None else {}
+        counts = self.plane.lifetimes.counts if self.plane is not None else {}
         return {(side, clock.value): count for (side, clock), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
@@ -157,6 +158,14 @@ class Gateway:
                 ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
+            ),
+            clocks=Clocks(
+                body_s=limits.body_timeout_s,
+                body_rate=limits.min_body_rate,
+                response_s=limits.response_timeout_s,
+                idle_s=limits.stream_idle_timeout_s,
+                ceiling_s=limits.max_stream_duration_s,
+                keep_alive_s=limits.sse_keep_alive_s,
             ),
             max_timeout_s=limits.max_timeout_s,
         )

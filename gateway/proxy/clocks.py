@@ -1,61 +1,96 @@
-"""How long connections may live, and what the clocks on them came to.  Pure."""
+"""The clocks of an exchange: who has kept it waiting for too long.  Pure.
+
+They are looked at about once a second, and go by how much has moved since, so that a piece of body costs nothing.  A
+stream on which something moves is live, and lives as long as it likes, unless a ceiling is set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
-JITTER = 0.1
-"""A connection's age may be this much less or more, so that those made together do not end together."""
+from gateway.refusal import Reason, Refusal
 
 
-CALLER, AGENT = "caller", "agent"
-"""Whose connection it is."""
-
-
-class Clock(Enum):
-    """What ended a connection, or asked it to end."""
-
-    HEADERS = "headers"
-    """A caller began a request head and did not finish it in time."""
-    IDLE = "idle"
-    AGE = "age"
-    SILENCE = "silence"
-    """An agent with requests under way answered no PING."""
-
-
+@dataclass(frozen=True, slots=True)
 class Clocks:
-    """Ends of connections, of callers and of agents."""
+    """How long is too long, in seconds."""
 
-    __slots__ = ("_entropy", "counts")
-
-    def __init__(self, entropy: Callable[[int], int]) -> None:
-        """Args: `entropy` gives as many random bits as it is asked for."""
-        self._entropy = entropy
-        self.counts: dict[tuple[str, Clock], int] = {}
-        """By whose connection it was."""
-
-    def fired(self, side: str, clock: Clock) -> None:
-        """Count one."""
-        key = side, clock
-        self.counts[key] = self.counts.get(key, 0) + 1
-
-    def age_s(self, max_age_s: float) -> float:
-        """How old this connection may become: `max_age_s`, more or less by up to `JITTER`."""
-        return max_age_s * (1 + JITTER * (self._entropy(16) / 32768 - 1))
+    body_s: float = 30.0
+    """A request's body, until its answer begins: how long nothing may come, and after how long `body_rate` counts."""
+    body_rate: float = 32.0
+    """Bytes a second that such a body comes with at least, on average."""
+    response_s: float = 300.0
+    """From the whole request, or from what the agent does not take, to the response's head."""
+    idle_s: float = 300.0
+    """An answer under way, or a tunnel, on which nothing moves in either direction."""
+    ceiling_s: float | None = None
+    """Everything, however lively."""
+    keep_alive_s: float | None = None
+    """After so much silence an event stream gets a comment, lest somebody on its way takes it for dead."""
 
 
-class Heading:
-    """When the head that a peer is sending was first seen to be unfinished; looked at now and then."""
+class Phase(Enum):
+    """Whom an exchange waits for."""
 
-    __slots__ = ("_since", "_stream")
+    UPLOADING = "uploading"
+    """The caller is to send its body."""
+    ASKED = "asked"
+    """The agent is to answer, or to take more of the body."""
+    OPEN = "open"
+    """The answer has begun: either side may speak."""
 
-    def __init__(self) -> None:
-        self._stream = 0
-        self._since = 0.0
 
-    def unfinished_s(self, stream: int, now: float) -> float:
-        """For how long the head of `stream` is known to be unfinished; 0 when `stream` is 0, or another than before."""
-        if stream != self._stream:
-            self._stream, self._since = stream, now
-        return now - self._since if stream else 0.0
+class Watch:
+    """What the clocks know of one exchange."""
+
+    __slots__ = ("_arrived", "_clocks", "_moved", "_since", "_spoke_at", "_still_since")
+
+    def __init__(self, clocks: Clocks, now: float, arrived: int) -> None:
+        """Args: `arrived` is how many bytes of the request's body have come by `now`, in seconds of any clock."""
+        self._clocks = clocks
+        self._since = self._still_since = self._spoke_at = now
+        self._arrived = arrived
+        self._moved = -1
+
+    def look(self, now: float, phase: Phase, arrived: int, relayed: int) -> Refusal | None:
+        """Whether it has taken too long.
+
+        Args:
+            now: seconds, of the clock that the watch began with.
+            phase: whom it waits for.
+            arrived: bytes of the request's body so far.
+            relayed: bytes of the response so far.
+
+        """
+        clocks = self._clocks
+        moved = arrived + relayed
+        if moved != self._moved:
+            self._moved = moved
+            self._still_since = self._spoke_at = now
+        age, still = now - self._since, now - self._still_since
+        if clocks.ceiling_s is not None and age >= clocks.ceiling_s:
+            return _too_late(f"the stream is open for {clocks.ceiling_s:g} s, the longest that is allowed here")
+        if phase is Phase.OPEN:
+            if still >= clocks.idle_s:
+                return _too_late(f"nothing has moved on the stream for {clocks.idle_s:g} s")
+        elif phase is Phase.ASKED:
+            if still >= clocks.response_s:
+                return _too_late(f"the agent has not answered for {clocks.response_s:g} s")
+        elif still >= clocks.body_s:
+            return Refusal(Reason.REQUEST_TIMEOUT, f"nothing of the body has come for {clocks.body_s:g} s")
+        elif age > clocks.body_s and arrived - self._arrived < clocks.body_rate * (age - clocks.body_s):
+            return Refusal(Reason.REQUEST_TIMEOUT, f"the body comes with less than {clocks.body_rate:g} bytes a second")
+        return None
+
+    def speak(self, now: float) -> bool:
+        """Whether it is time for a sign of life; the next one is due after as long again."""
+        every = self._clocks.keep_alive_s
+        if every is None or now - self._spoke_at < every:
+            return False
+        self._spoke_at = now
+        return True
+
+
+def _too_late(detail: str) -> Refusal:
+    return Refusal(Reason.DEADLINE_EXCEEDED, detail)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from gateway.identity import IdentityError, Principal, SpiffeId, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.packet.packet import CAPABILITY_DOMAIN
-from gateway.proxy.clocks import CALLER, Clock, Heading
 from gateway.proxy.codec import (
     Codec,
     ConnectionFailed,
@@ -28,6 +27,7 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.connection import Connection
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.lifetimes import CALLER, Clock, Heading
 from gateway.proxy.local import LocalExchange
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.refusal import Reason, Refusal, answer
@@ -71,7 +71,7 @@ class DownstreamConnection(Connection):
         self.idle_since = self.loop.time()
         self.asked = False
         """A whole request head has been read."""
-        self._old_at = self.idle_since + self.plane.clocks.age_s(listener.limits.max_age_s)
+        self._old_at = self.idle_since + self.plane.lifetimes.age_s(listener.limits.max_age_s)
         self._old = False
         """The next request is the last one."""
         self._heading = Heading()
@@ -342,7 +342,7 @@ class DownstreamConnection(Connection):
             return
         if now >= self._old_at:
             self._old_at = math.inf
-            self.plane.clocks.fired(CALLER, Clock.AGE)
+            self.plane.lifetimes.fired(CALLER, Clock.AGE)
             if codec.multiplexed or self.exchanges:
                 self.drain()
             else:
@@ -351,7 +351,7 @@ class DownstreamConnection(Connection):
         # A head after one that is still being answered may be unfinished because we do not read on.
         unfinished = codec.unfinished if codec.multiplexed or not self.exchanges else 0
         if self._heading.unfinished_s(unfinished, now) > self.listener.limits.headers_timeout_s:
-            self.plane.clocks.fired(CALLER, Clock.HEADERS)
+            self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
             self.abort()
 
     def expire(self) -> None:

@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import SpiffeId
-from gateway.proxy.clocks import CALLER, Clock
 from gateway.proxy.connection import keep_alive
 from gateway.proxy.downstream import DownstreamConnection, DownstreamLimits
+from gateway.proxy.lifetimes import CALLER, Clock
 
 if TYPE_CHECKING:
     from gateway.proxy.plane import DataPlane
@@ -114,14 +114,16 @@ class Listener:
             connection.expire()
         connection.look_at(now)
         if connection.exchanges:
+            for exchange in list(connection.exchanges.values()):
+                exchange.tick(now)
             return
         waited = now - connection.idle_since
         if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):
             if connection.asked:
-                self.plane.clocks.fired(CALLER, Clock.IDLE)
+                self.plane.lifetimes.fired(CALLER, Clock.IDLE)
                 connection.drain()
             else:
-                self.plane.clocks.fired(CALLER, Clock.HEADERS)
+                self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
                 connection.abort()
 
     def stop_accepting(self) -> None:

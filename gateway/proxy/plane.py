@@ -19,6 +19,7 @@ from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
@@ -96,6 +97,7 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -105,12 +107,13 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
         self.clock = time.time
         self.entropy = random.getrandbits
-        self.clocks = Clocks(random.getrandbits)
+        self.lifetimes = Lifetimes(random.getrandbits)
         self.in_flight = 0
         """Exchanges under way."""
         self._snapshot = EMPTY
@@ -196,7 +199,7 @@ class DataPlane:
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
             pool = Pool(
-                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect, self.clocks
+                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect, self.lifetimes
             )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.

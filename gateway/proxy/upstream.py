@@ -19,7 +19,6 @@ from typing import Protocol as Interface
 
 from gateway.identity import IdentityError, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
-from gateway.proxy.clocks import AGENT, Clock, Clocks
 from gateway.proxy.codec import (
     ClientCodec,
     Codec,
@@ -36,6 +35,7 @@ from gateway.proxy.codec import (
     Writable,
 )
 from gateway.proxy.connection import Connection, keep_alive
+from gateway.proxy.lifetimes import AGENT, Clock, Lifetimes
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.routing import Agent, Protocol
 
@@ -107,7 +107,7 @@ class UpstreamConnection(Connection):
         self.ready = False
         self.leaving = False
         """It takes no new streams."""
-        self.old_at = self.idle_since + pool.clocks.age_s(pool.limits.max_age_s)
+        self.old_at = self.idle_since + pool.lifetimes.age_s(pool.limits.max_age_s)
         self._heard = False
         """Bytes have come since the last look."""
         self._silent_since = self.idle_since
@@ -231,7 +231,7 @@ class UpstreamConnection(Connection):
             self._heard = False
             self._silent_since, self._asked_at = now, math.inf
         elif now - self._asked_at > self.pool.limits.ping_timeout_s:
-            self.pool.clocks.fired(AGENT, Clock.SILENCE)
+            self.pool.lifetimes.fired(AGENT, Clock.SILENCE)
             log.warning("agent %s: no sign of life for %.0f s", self.pool.agent.name, now - self._silent_since)
             self.abort()
         elif now - self._silent_since > self.pool.limits.ping_after_s and self._asked_at == math.inf:
@@ -303,14 +303,14 @@ class Pool:
         limits: UpstreamLimits,
         context: Callable[[Agent], ssl.SSLContext],
         on_defect: Callable[[], None],
-        clocks: Clocks,
+        lifetimes: Lifetimes,
     ) -> None:
         self.agent = agent
         self.scheme = b"https" if agent.tls else b"http"
         self.loop = loop
         self.limits = limits
         self.on_defect = on_defect
-        self.clocks = clocks
+        self.lifetimes = lifetimes
         self.connections: set[UpstreamConnection] = set()
         self.retired = False
         self._context = context
@@ -460,13 +460,13 @@ class Pool:
         """Close connections that are unused for too long, too old, or silent; `now` is the loop's time."""
         for connection in list(self.connections):
             if now >= connection.old_at and connection.ready and not connection.leaving:
-                self.clocks.fired(AGENT, Clock.AGE)
+                self.lifetimes.fired(AGENT, Clock.AGE)
                 self._leave(connection)
                 continue
             connection.listen(now)
             stale = self.retired or now - connection.idle_since > self.limits.idle_timeout_s
             if stale and connection.ready and not connection.exchanges:
-                self.clocks.fired(AGENT, Clock.IDLE)
+                self.lifetimes.fired(AGENT, Clock.IDLE)
                 self._forget(connection)
                 connection.finish()
 

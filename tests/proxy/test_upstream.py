@@ -10,7 +10,7 @@ from random import getrandbits
 import pytest
 
 from gateway.messages import Fields, RequestHead, ResponseHead
-from gateway.proxy.clocks import Clocks
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamLimits
 from gateway.routing import Agent, Protocol
 
@@ -68,7 +68,7 @@ async def test_nobody_waits_for_an_agent_that_died(protocol: Protocol, max_conne
             UpstreamLimits(max_connections=max_connections),
             lambda _: pytest.fail("no TLS here"),
             lambda: pytest.fail("a defect"),
-            Clocks(getrandbits),
+            Lifetimes(getrandbits),
         )
         asked = [Asked() for _ in range(40)]
         for number, each in enumerate(asked):
