@@ -148,6 +148,19 @@ class Limits(Spec):
     """On SIGTERM, how long open exchanges may go on."""
 
 
+class RetrySpec(Spec):
+    """When a packet that an agent failed is sent to another; see docs/retries.md."""
+
+    attempts: int = Field(default=3, ge=1, le=10)
+    """How often a packet is sent at most; 1 turns retries off."""
+    budget_percent: int = Field(default=20, ge=0, le=100)
+    """Of the packets under way, how many may be retries."""
+    budget_floor: int = Field(default=3, ge=0)
+    """So many may be, however few packets there are."""
+    backoff_s: Annotated[Duration, Field(alias="backoff", gt=0)] = 0.025
+    """The most that a first retry waits; the later ones twice as long each, up to ten times."""
+
+
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(f"expected a redis://, rediss:// or unix:// URL, not {text[:80]!r}")
@@ -193,6 +206,8 @@ class GatewaySpec(Spec):
     """How long conversations stay where they are."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
+    retries: RetrySpec = RetrySpec()
+    """When packets are sent once more."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None

@@ -34,6 +34,7 @@ from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.retries import RetryLimits
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
 from gateway.telemetry.counters import Counters, Reading
@@ -99,6 +100,12 @@ class Gateway:
                         ("side", "clock"),
                         self._clocks,
                     ),
+                    Reading(
+                        "phoenixflight_retries",
+                        "Packets that an agent failed, by how, and by what came of asking another.",
+                        ("reason", "outcome"),
+                        self._retries,
+                    ),
                 )
             )
         )
@@ -117,6 +124,10 @@ class Gateway:
     def _clocks(self) -> dict[tuple[str, str], int]:
         counts = self.plane.lifetimes.counts if self.plane is not None else {}
         return {(side, clock.value): count for (side, clock), count in counts.items()}
+
+    def _retries(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.retries.counts if self.plane is not None else {}
+        return {(cause.value, fate.value): count for (cause, fate), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
         outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
@@ -166,6 +177,12 @@ class Gateway:
                 idle_s=limits.stream_idle_timeout_s,
                 ceiling_s=limits.max_stream_duration_s,
                 keep_alive_s=limits.sse_keep_alive_s,
+            ),
+            retries=RetryLimits(
+                attempts=config.retries.attempts,
+                budget_percent=config.retries.budget_percent,
+                budget_floor=config.retries.budget_floor,
+                backoff_s=config.retries.backoff_s,
             ),
             max_timeout_s=limits.max_timeout_s,
         )

@@ -23,6 +23,7 @@ from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
+from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -98,6 +99,7 @@ class DataPlane:
         health: Health,
         leases: LeaseTable,
         clocks: Clocks,
+        retries: RetryLimits,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -116,6 +118,7 @@ class DataPlane:
         self.lifetimes = Lifetimes(random.getrandbits)
         self.in_flight = 0
         """Exchanges under way."""
+        self.retries = Retries(retries, lambda: self.in_flight)
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits

@@ -51,6 +51,10 @@ class Cause(Enum):
     """By one of `RETRIED_STATUSES`."""
 
 
+UNTAKEN = frozenset({Cause.UNREACHABLE, Cause.UNTOUCHED})
+"""Nobody has done anything with the request: whatever it is, it may be sent again."""
+
+
 class Fate(Enum):
     """What came of a packet that an agent has failed."""
 
