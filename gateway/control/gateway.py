@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -184,6 +185,7 @@ class Gateway:
                 budget_floor=config.retries.budget_floor,
                 backoff_s=config.retries.backoff_s,
             ),
+            max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot
