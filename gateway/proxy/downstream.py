@@ -349,7 +349,7 @@ class DownstreamConnection(Connection):
                 # Closed now, it could cross a request on its way: the answer to the next one says that it was the last.
                 self._old = True
         # A head after one that is still being answered may be unfinished because we do not read on.
-        unfinished = codec.unfinished if codec.multiplexed or not self.exchanges else 0
+        unfinished = codec.unfinished if not self.exchanges or codec.multiplexed else 0
         if self._heading.unfinished_s(unfinished, now) > self.listener.limits.headers_timeout_s:
             self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
             self.abort()

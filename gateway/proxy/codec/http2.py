@@ -496,8 +496,10 @@ class Http2Server(_Http2):
             stream: int = buffer._headers_buffer[0].stream_id
             return stream
         # A frame of which only a part is there: its type and stream stand in its first 9 bytes (RFC 9113 section 4.1).
-        partial = bytes(buffer._data[:9])
-        return int.from_bytes(partial[5:], "big") if len(partial) == 9 and partial[3] == _HEADERS_FRAME else 0
+        partial = buffer._data
+        if len(partial) < 9 or partial[3] != _HEADERS_FRAME:
+            return 0
+        return int.from_bytes(partial[5:9], "big")
 
     def _ours(self, stream: int) -> bool:
         return False
