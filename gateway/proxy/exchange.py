@@ -30,6 +30,7 @@ from gateway.routing import Agent
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
 
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
@@ -343,9 +344,8 @@ class Exchange:
         self._unload()
         self._upload.rewind()
         retry = self._retry = self._retry or self._new_retry()
-        retry.otherwise = self._unreachable
         retry.tried.append(self.agent.name)
-        self._go_on()
+        self._move(retry.tried, self._unreachable)
 
     def on_connect_failed(self, why: str) -> None:
         """No connection to the agent could be had: try the next one on the ring."""
@@ -409,12 +409,16 @@ class Exchange:
         return judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock()).route
 
     def _go_on(self) -> None:
-        """Send the packet to another agent."""
-        plane, forward, retry, route = self.plane, self.forward, self._retry, self._route_now()
-        assert forward is not None
+        """It is time for the next agent."""
+        retry = self._retry
         assert retry is not None
-        otherwise = retry.otherwise
-        assert otherwise is not None
+        assert retry.otherwise is not None
+        self._move(retry.passed_over(), retry.otherwise)
+
+    def _move(self, passed_over: Collection[str], otherwise: Refusal) -> None:
+        """Send the packet to an agent not named in `passed_over`; the caller is told `otherwise` if none is left."""
+        plane, forward, route = self.plane, self.forward, self._route_now()
+        assert forward is not None
         if isinstance(route, Refusal):
             self._break_off(otherwise)
             return
@@ -430,7 +434,7 @@ class Exchange:
             else:
                 self._acquire(agent)
 
-        plane.placement.another(route, forward.packet, self._lease, retry.passed_over(), plane.clock(), placed)
+        plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
 
     @property
     def _unreachable(self) -> Refusal:
@@ -490,7 +494,7 @@ class Exchange:
         plane, agent, up = self.plane, self.agent, self._up
         assert agent is not None
         assert up is not None
-        after = field_value(head.fields, b"retry-after")
+        after = field_value(head.fields, names.RETRY_AFTER)
         after_s = retry_after_s(after, plane.clock()) if after is not None else None
         if after_s is not None:
             plane.retries.benches.bench(agent.name, after_s, plane.loop.time())

@@ -14,6 +14,7 @@ from email.utils import parsedate_tz
 from enum import Enum
 
 from gateway.messages import RequestHead, field_value
+from gateway.packet import fields as names
 
 MAX_KEPT_BYTES = 65536
 """A body up to here is kept, so that it can be sent again."""
@@ -33,8 +34,6 @@ RETRIED_STATUSES = frozenset({502, 503, 504})
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2."""
-_IDEMPOTENCY_KEY = b"idempotency-key"
-"""draft-ietf-httpapi-idempotency-key-header."""
 _MAX_RETRY_AFTER_BYTES = 64
 
 
@@ -194,8 +193,12 @@ class Retries:
 
 
 def repeatable(head: RequestHead) -> bool:
-    """Whether the request may be done twice: by its method, or because its sender marked it so; a tunnel never."""
-    return not head.opens_tunnel and (head.method in _IDEMPOTENT or bool(field_value(head.fields, _IDEMPOTENCY_KEY)))
+    """Whether the request may be done twice: by its method, or because its sender marked it so; a tunnel never.
+
+    The mark is that of draft-ietf-httpapi-idempotency-key-header.
+    """
+    marked = bool(field_value(head.fields, names.IDEMPOTENCY_KEY))
+    return not head.opens_tunnel and (head.method in _IDEMPOTENT or marked)
 
 
 def backoff_s(retry: int, base_s: float, random: float, left_s: float) -> float:
