@@ -338,8 +338,8 @@ class DownstreamConnection(Connection):
     def look_at(self, now: float) -> None:
         """End what is too old, and whoever takes too long over a head; `now` is the loop's time."""
         codec = self.codec
-        if codec is None or codec.finished:
-            return
+        if codec is None or codec.finished or not self.asked:
+            return  # a first head has a clock of its own
         if now >= self._old_at:
             self._old_at = math.inf
             self.plane.lifetimes.fired(CALLER, Clock.AGE)
