@@ -18,6 +18,7 @@ from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
 from gateway.proxy.gate import Gate
+from gateway.proxy.handshakes import HandshakeQueue
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
@@ -105,6 +106,9 @@ class DataPlane:
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
+        self.handshakes = HandshakeQueue(loop)
+        self.revoked: frozenset[bytes] | None = None
+        """Certificates that are revoked, by their marks; ``None`` where no lists are configured."""
         self.clock = time.time
         self.entropy = random.getrandbits
         self._snapshot = EMPTY
@@ -180,6 +184,16 @@ class DataPlane:
         self.telemetry.judged_again(perf_counter() - self._judging_since)
         self._judging_since = None
 
+    def revoke(self, revoked: frozenset[bytes] | None) -> None:
+        """End what came in, and what went out, over a connection whose other side `revoked` names."""
+        self.revoked = revoked
+        if not revoked:
+            return
+        for listener in self.listeners:
+            listener.revoke(revoked)
+        for pool in (*self._pools.values(), *self._retired):
+            pool.revoke(revoked)
+
     def _retire(self, pool: Pool) -> None:
         self._retired.add(pool)
         pool.retire()
@@ -189,7 +203,14 @@ class DataPlane:
         pool = self._pools.get(agent.name)
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
-            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            pool = Pool(
+                agent,
+                self.loop,
+                self._upstream_limits,
+                self._upstream_context,
+                self.telemetry.defect,
+                revoked=lambda: self.revoked,
+            )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
                 self._retire(pool)
@@ -228,7 +249,7 @@ class DataPlane:
         for listener in self.listeners:
             listener.sweep(now, wall)
         for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
+            pool.sweep(now, wall)
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 

@@ -7,6 +7,7 @@ queue.  A connection is trusted for packets only after its certificate has shown
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import ssl
 from collections import deque
@@ -32,8 +33,12 @@ from gateway.proxy.codec import (
     Writable,
 )
 from gateway.proxy.connection import Connection
+from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
+from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent, Protocol
+
+_REVOKED = Refusal(Reason.UPSTREAM_RESET, "the agent's certificate has been revoked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,9 @@ class Requester(Interface):
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent broke off; `untouched` when it certainly did nothing with the request."""
 
+    def revoke(self, refusal: Refusal) -> None:
+        """The agent is not to be spoken to any more."""
+
     def upstream_writable(self) -> None:
         """More of the request is welcome."""
 
@@ -89,6 +97,12 @@ class UpstreamConnection(Connection):
         self.exchanges: dict[int, Requester] = {}
         self.idle_since = pool.loop.time()
         self.ready = False
+        self.leaving = False
+        """It takes no new streams: the agent's certificate has ended."""
+        self.valid_until = math.inf
+        """Seconds since the epoch: when the agent's certificate ends."""
+        self.marks: frozenset[bytes] = frozenset()
+        """By which a revocation list names the agent's certificate and those that vouch for it."""
         self.opened: asyncio.Future[None] = pool.loop.create_future()
         self._unsent: set[int] = set()
         """Streams whose head has not been written to the socket yet."""
@@ -112,11 +126,18 @@ class UpstreamConnection(Connection):
             certificate = layer.peer_certificate()
             if certificate is None:
                 raise IdentityError("no certificate")
-            shown = principal_from_certificate(certificate).id
-            if expected is not None and shown != expected:
-                raise IdentityError(f"it shows {shown}, not {expected}")
+            shown = principal_from_certificate(certificate)
+            if expected is not None and shown.id != expected:
+                raise IdentityError(f"it shows {shown.id}, not {expected}")
         except IdentityError as error:
             raise TlsFailure("wrong-identity", str(error)) from None
+        if shown.not_after is not None:
+            self.valid_until = shown.not_after.timestamp()
+        revoked = self.pool.revoked()
+        if revoked is not None:
+            self.marks = marks(layer.peer_chain())
+            if not revoked.isdisjoint(self.marks):
+                raise TlsFailure(REVOKED, "a list that has come meanwhile names the agent's certificate")
         if self.pool.agent.protocol is Protocol.H2 and layer.alpn != "h2":
             raise TlsFailure("wrong-protocol", "the agent did not agree to h2")
         self._become_ready()
@@ -141,6 +162,8 @@ class UpstreamConnection(Connection):
         """How many more exchanges fit now."""
         transport = self._transport
         if not self.ready or self.closed or self.codec is None or transport is None or transport.is_closing():
+            return 0
+        if self.leaving:
             return 0
         return self.codec.room
 
@@ -254,12 +277,16 @@ class Pool:
         limits: UpstreamLimits,
         context: Callable[[Agent], ssl.SSLContext],
         on_defect: Callable[[], None],
+        *,
+        revoked: Callable[[], frozenset[bytes] | None] = lambda: None,
     ) -> None:
         self.agent = agent
         self.scheme = b"https" if agent.tls else b"http"
         self.loop = loop
         self.limits = limits
         self.on_defect = on_defect
+        self.revoked = revoked
+        """Gives the marks of certificates that are revoked; ``None`` where no lists are configured."""
         self.connections: set[UpstreamConnection] = set()
         self.retired = False
         self._context = context
@@ -370,11 +397,11 @@ class Pool:
         """A stream of `connection` was given back."""
         codec: Codec | None = connection.codec
         if codec is not None and not codec.multiplexed:
-            if self.retired:
+            if self.retired or connection.leaving:
                 connection.finish()
             elif connection.room:
                 self._idle.append(connection)
-        elif self.retired and not connection.exchanges:
+        elif (self.retired or connection.leaving) and not connection.exchanges:
             connection.finish()
         if self._waiting:
             self._serve_waiting()
@@ -389,21 +416,45 @@ class Pool:
     def on_connection_closed(self, connection: UpstreamConnection) -> None:
         """`connection` is gone."""
         self.connections.discard(connection)
-        if connection in self._shared:
-            self._shared.remove(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._forget(connection)
         if self._waiting:
             self._open_more()
 
-    def sweep(self, now: float) -> None:
-        """Close connections unused for too long; `now` is the loop's time."""
+    def _forget(self, connection: UpstreamConnection) -> None:
+        for pooled in (self._idle, self._shared):
+            if connection in pooled:
+                pooled.remove(connection)
+
+    def _leave(self, connection: UpstreamConnection) -> None:
+        """Nothing new goes over `connection`."""
+        connection.leaving = True
+        self._forget(connection)
+        if not connection.exchanges:
+            connection.finish()
+
+    def revoke(self, revoked: frozenset[bytes]) -> None:
+        """These certificates are revoked: what is under way with an agent that shows one ends at once."""
         for connection in list(self.connections):
+            if not revoked.isdisjoint(connection.marks):
+                for exchange in list(connection.exchanges.values()):
+                    exchange.revoke(_REVOKED)
+                self._leave(connection)
+
+    def sweep(self, now: float, wall: float) -> None:
+        """Close connections unused for too long, and let those go whose agent's certificate has ended.
+
+        Args:
+            now: the loop's time.
+            wall: seconds since the epoch.
+
+        """
+        for connection in list(self.connections):
+            if connection.valid_until < wall and not connection.leaving:
+                self._leave(connection)
+                continue
             stale = self.retired or now - connection.idle_since > self.limits.idle_timeout_s
             if stale and connection.ready and not connection.exchanges:
-                for pooled in (self._idle, self._shared):
-                    if connection in pooled:
-                        pooled.remove(connection)
+                self._forget(connection)
                 connection.finish()
 
     async def close(self) -> None:

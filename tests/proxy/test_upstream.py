@@ -10,6 +10,7 @@ import pytest
 
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamLimits
+from gateway.refusal import Refusal
 from gateway.routing import Agent, Protocol
 
 LISTEN = """
@@ -38,6 +39,9 @@ class Asked:
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         self.told.set()
+
+    def revoke(self, refusal: Refusal) -> None:
+        raise AssertionError
 
     def upstream_writable(self) -> None:
         raise AssertionError
