@@ -110,7 +110,7 @@ class Limits(Spec):
     """The same for an IPv4 address, or an IPv6 network of 64 bits."""
     max_handshakes_per_address: int = Field(default=256, ge=1)
     """TLS handshakes under way; beyond it new connections from there are closed when they are accepted."""
-    handshakes_per_second: float = Field(default=200.0, gt=0)
+    handshakes_per_second: float = Field(default=100.0, gt=0)
     """New ones from an address, 5 seconds' worth of them at once; beyond it the same."""
     handshake_timeout_s: Annotated[Duration, Field(alias="handshakeTimeout", gt=0)] = 10.0
     """From a connection's start to the end of its TLS handshake; then it is closed."""

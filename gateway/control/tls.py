@@ -202,7 +202,8 @@ def _only_modern(context: ssl.SSLContext) -> None:
 def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _only_modern(context)
-    # No tickets: a resumed session would be vouched for by the bundle of the day it was first made.
+    # No tickets: a resumed session would be vouched for by the bundle of the day it was first made.  Session ids of
+    # TLS 1.2 cannot be turned off here; they are good for this context only, which goes when any of its files changes.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
     context.set_alpn_protocols(["h2", "http/1.1"])

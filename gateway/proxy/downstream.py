@@ -141,6 +141,9 @@ class DownstreamConnection(Connection):
                 self.principal = shown
                 if shown.not_after is not None:
                     self.valid_until = min(self.valid_until, shown.not_after.timestamp())
+                    if self.valid_until < self.plane.clock():
+                        # A TLS 1.2 session that is resumed has its certificate verified no more.
+                        raise TlsFailure("certificate-expired", "the certificate behind the session has ended")
         elif not inner:
             self._assume()
         if layer.alpn == "h2":

@@ -33,7 +33,7 @@ class ArrivalLimits:
     max_connections_per_address: int = 10_000
     max_handshakes_per_address: int = 256
     """Under way at a time."""
-    handshakes_per_second: float = 200.0
+    handshakes_per_second: float = 100.0
     """New ones from an address, beside a burst of `BURST_S` seconds' worth."""
 
 

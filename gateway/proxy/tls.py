@@ -112,12 +112,17 @@ class TlsLayer:
         return self._object.getpeercert(binary_form=True)
 
     def peer_chain(self) -> list[bytes]:
-        """The peer's certificate and those that vouch for it, the root last, DER; empty when it showed none."""
+        """The peer's certificate and those that vouch for it, the root last, DER; empty when it showed none.
+
+        A session that was resumed knows of the peer's certificate only.
+        """
         if sys.version_info >= (3, 13):
-            return self._object.get_verified_chain()
-        # The public method came with 3.13; until then its implementation is there without a name of its own.
-        chain = self._object._sslobj.get_verified_chain()  # type: ignore[attr-defined]
-        return [certificate.public_bytes(_DER) for certificate in chain or ()]
+            chain = self._object.get_verified_chain()
+        else:  # the public method came with 3.13; what it calls was there before
+            found = self._object._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+            chain = [certificate.public_bytes(_DER) for certificate in found or ()]
+        own = self.peer_certificate()
+        return chain or ([own] if own is not None else [])
 
 
 _BY_VERIFY_CODE = {

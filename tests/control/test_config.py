@@ -70,7 +70,7 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
         "max_connections": 20_000,
         "max_connections_per_address": 10_000,
         "max_handshakes_per_address": 256,
-        "handshakes_per_second": 200,
+        "handshakes_per_second": 100,
         "handshake_timeout_s": 10,
         "headers_timeout_s": 10,
         "idle_timeout_s": 300,
