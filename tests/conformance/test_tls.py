@@ -398,8 +398,8 @@ def test_connections_are_bounded_by_listener_and_by_address(
     with contextlib.ExitStack() as held:
 
         def hold(address: str) -> bool:
-            raw = held.enter_context(socket.create_connection(("127.0.0.1", gateway.tls_port), 5, (address, 0)))
             try:
+                raw = held.enter_context(socket.create_connection(("127.0.0.1", gateway.tls_port), 5, (address, 0)))
                 ask(held.enter_context(client_context(certs).wrap_socket(raw, server_hostname="127.0.0.1")))
             except REFUSED:
                 return False
