@@ -24,7 +24,7 @@ def prepare(site: Site) -> list[str]:
         "listeners": [{"name": "mesh", "address": f"127.0.0.1:{site.port}", "clientAuth": "require"}],
         "admin": {"address": f"127.0.0.1:{site.admin}"},
         # Thousands of connections are made one after the other, from one address, before the first is used.
-        "limits": {"headersTimeout": "120s", "handshakesPerSecond": 10_000},
+        "limits": {"headersTimeout": "120s", "handshakesPerSecond": 10_000, "maxConnectionsPerAddress": 20_000},
         "policies": "policies",
         "members": "agents.yaml",
         "telemetry": {

@@ -35,7 +35,7 @@ class Identity(Spec):
     certificate: Path
     key: Path
     trust_bundle: Path
-    crl: tuple[Path, ...] = ()
+    crl: Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
     """Revocation lists, PEM (one or more in a file) or DER.  Where there is one, each root of the bundle needs one."""
 
 

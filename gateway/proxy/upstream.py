@@ -436,9 +436,9 @@ class Pool:
         """These certificates are revoked: what is under way with an agent that shows one ends at once."""
         for connection in list(self.connections):
             if not revoked.isdisjoint(connection.marks):
+                self._leave(connection)  # first, so that nobody who waits is given the room that the others leave
                 for exchange in list(connection.exchanges.values()):
                     exchange.revoke(_REVOKED)
-                self._leave(connection)
 
     def sweep(self, now: float, wall: float) -> None:
         """Close connections unused for too long, and let those go whose agent's certificate has ended.
