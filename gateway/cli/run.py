@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ def run(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(_serve(config, Inherited.read(worker) if worker is not None else None))
@@ -61,6 +63,12 @@ async def _serve(path: Path, inherited: Inherited | None) -> int:
     # Requests make few cycles and the values that travel are untracked; collect after many allocations, not 700.
     gc.set_threshold(GC_THRESHOLD)
     return 0 if await gateway.run() else 1
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open sockets as the system lets us: the usual soft limit is 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -7,16 +7,23 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import SpiffeId
+from gateway.proxy.connection import keep_alive
 from gateway.proxy.downstream import DownstreamConnection, DownstreamLimits
+from gateway.proxy.handshakes import Arrivals
+from gateway.proxy.lifetimes import CALLER, Clock
 from gateway.proxy.sockets import BACKLOG, listening, waiting
 
 if TYPE_CHECKING:
     from gateway.proxy.plane import DataPlane
 
 log = logging.getLogger(__name__)
+
+SWEEP_SLICE_S = 0.001
+"""How long at a time connections are looked at, while others wait."""
 
 
 class Listener:
@@ -56,10 +63,13 @@ class Listener:
         self.context = context
         self.assumed_principal = assumed_principal
         self.limits = limits
+        self.tls = context() is not None
         self.connections: set[DownstreamConnection] = set()
         self._reuse_port = reuse_port
         self._sockets = list(sockets)
         self._servers: list[asyncio.Server] = []
+        self._arrivals = Arrivals(limits.arrivals, handshakes=self.tls)
+        self._to_sweep: list[DownstreamConnection] = []
 
     async def start(self) -> None:
         """Bind and listen; `port` becomes the bound one.
@@ -72,10 +82,11 @@ class Listener:
             self._sockets = listening(self.host, self.port, reuse_port=self._reuse_port)
         self.port = self._sockets[0].getsockname()[1]
         for each in self._sockets:
+            keep_alive(each)  # the sockets that it accepts are as it is
             # The server closes what it is given: the queue of the socket outlives it.
             server = await self.plane.loop.create_server(self._connection, sock=each.dup(), backlog=BACKLOG)
             self._servers.append(server)
-        if self.context() is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+        if not self.tls and self.host not in ("127.0.0.1", "::1", "localhost"):
             log.warning(
                 "LISTENER %s SPEAKS PLAINTEXT ON %s:%d: anybody who reaches it is believed; for development only",
                 self.name,
@@ -86,15 +97,25 @@ class Listener:
     def _connection(self) -> DownstreamConnection:
         return DownstreamConnection(self)
 
-    def opened(self, connection: DownstreamConnection) -> None:
-        """A connection was accepted."""
+    def opened(self, connection: DownstreamConnection) -> bool:
+        """A connection was accepted; ``False`` when it is one too many."""
+        reason = self._arrivals.admit(connection.site, connection.opened_at)
+        if reason:
+            self.handshake_failed(reason)
+            return False
         self.connections.add(connection)
         self.plane.telemetry.connection_opened(self.name)
+        return True
+
+    def shaken(self, connection: DownstreamConnection) -> None:
+        """A connection's handshake is over."""
+        self._arrivals.shaken(connection.site)
 
     def lost(self, connection: DownstreamConnection) -> None:
         """A connection is gone."""
         if connection in self.connections:
             self.connections.discard(connection)
+            self._arrivals.left(connection.site, shaking=connection.shaking)
             self.plane.telemetry.connection_closed(self.name)
 
     def handshake_failed(self, reason: str) -> None:
@@ -109,19 +130,48 @@ class Listener:
             wall: seconds since the epoch.
 
         """
+        if not self._to_sweep:
+            self._to_sweep = list(self.connections)
+            self._sweep_some(now, wall)
+
+    def _sweep_some(self, now: float, wall: float) -> None:
+        """Look at some connections: thousands at once would keep the others' requests waiting."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while self._to_sweep:
+            self._look_at(self._to_sweep.pop(), now, wall)
+            if perf_counter() > until:
+                self.plane.loop.call_soon(self._sweep_some, now, wall)
+                return
+
+    def _look_at(self, connection: DownstreamConnection, now: float, wall: float) -> None:
+        if connection.closed:
+            return
+        if connection.shaking:
+            if now - connection.opened_at > self.limits.handshake_timeout_s:
+                self.handshake_failed("handshake-timeout")
+                connection.abort()
+            return
+        if connection.valid_until < wall:
+            connection.expire()
+        connection.look_at(now)
+        if connection.exchanges:
+            for exchange in list(connection.exchanges.values()):
+                exchange.tick(now)
+            return
+        waited = now - connection.idle_since
+        if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):
+            if connection.asked:
+                if connection.leaving_since is None:
+                    self.plane.lifetimes.fired(CALLER, Clock.IDLE)
+                connection.leave(now)
+            else:
+                self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
+                connection.abort()
+
+    def revoke(self, revoked: frozenset[bytes]) -> None:
+        """End what came in on a certificate that `revoked` names."""
         for connection in list(self.connections):
-            if connection.valid_until < wall:
-                connection.expire()
-            if connection.exchanges:
-                for exchange in list(connection.exchanges.values()):
-                    exchange.tick(now)
-                continue
-            waited = now - connection.idle_since
-            if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):
-                if connection.asked:
-                    connection.leave(now)
-                else:
-                    connection.abort()
+            connection.on_revoked(revoked)
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; who has connected by then is accepted, and open connections go on."""
@@ -148,6 +198,7 @@ class Listener:
 
     def close(self) -> None:
         """Close every connection; what has not ended breaks off."""
+        self._to_sweep.clear()
         for connection in list(self.connections):
             if connection.lingering:
                 connection.close_transport()  # the system sends what is left

@@ -145,6 +145,10 @@ class ServerCodec(Codec, Protocol):
     def backlogged(self) -> bool:
         """Whether events are held back until `release`, so that reading should pause."""
 
+    @property
+    def unfinished(self) -> int:
+        """The stream of which a header section has begun and not ended; 0 when there is none."""
+
     def announce(self) -> None:
         """Tell the peer that this connection is about to close; what it sends before it knows is still served."""
 
@@ -161,3 +165,6 @@ class ClientCodec(Codec, Protocol):
 
     def send_request(self, head: RequestHead, *, ended: bool) -> int:
         """Open a stream with a request head and return its number."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life, where the protocol has one."""
