@@ -66,13 +66,16 @@ class Access:
             principal: whom the connection's certificate names.
 
         """
+        if path in _OPEN:
+            return 0, ""
         if not (self.allow or self.token_file):
-            # A page from elsewhere whose name leads to 127.0.0.1 by now (DNS rebinding) still says its own name.
-            host = _HOST.fullmatch(headers.get("host", ""))
+            # A page from elsewhere whose name leads to 127.0.0.1 by now (DNS rebinding) still says its own name; what
+            # says none is no browser.
+            host = _HOST.fullmatch(headers.get("host", "localhost"))
             if host is not None and is_loopback(host[1]):
                 return 0, ""
             return 421, "this admin port answers to the name localhost and to loopback addresses"
-        if path in _OPEN or self._proven(headers, principal):
+        if self._proven(headers, principal):
             return 0, ""
         return (403 if principal is not None else 401), "this takes a client certificate or a token that is allowed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,9 @@ def test_a_page_whose_name_leads_here_reads_nothing(raw_agent, start_gateway: St
         ("127.0.0.1", 200),
     ):
         assert httpx.get(url, headers={"host": host}, trust_env=False).status_code == status, host
+    with socket.create_connection(("127.0.0.1", gateway.admin_port), 10) as probe:
+        probe.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")  # as balancers ask
+        assert b" 200 " in probe.recv(65536).partition(b"\r\n")[0]
 
 
 def test_what_is_refused_ends_the_command_with_2(tmp_path: Path) -> None:
