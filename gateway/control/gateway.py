@@ -29,12 +29,15 @@ from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
+from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
@@ -138,9 +141,26 @@ class Gateway:
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
             ),
+            clocks=Clocks(
+                body_s=limits.body_timeout_s,
+                body_rate=limits.min_body_rate,
+                response_s=limits.response_timeout_s,
+                idle_s=limits.stream_idle_timeout_s,
+                ceiling_s=limits.max_stream_duration_s,
+                keep_alive_s=limits.sse_keep_alive_s,
+            ),
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot
+        if config.ledger.capabilities:
+            once = plane.once = OnceOnly(loop, self.shared.ledger, config.ledger, telemetry.defect)
+            self.metrics.registry.register(
+                LedgerMetrics(
+                    lambda: {event.value: count for event, count in once.counts.items()},
+                    lambda: once.ledger.entries,
+                    lambda: once.ledger.size,
+                )
+            )
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
@@ -154,7 +174,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run()
+                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True

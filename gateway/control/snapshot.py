@@ -33,6 +33,7 @@ def only_files(listed: ListedAgents) -> tuple[Agent, ...]:
     return tuple(agent for agent in listed.agents if agent.capabilities)
 
 
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The text of every file that a snapshot is made of."""

@@ -188,7 +188,19 @@ class _Stage(Enum):
 class OncePacket:
     """One packet that is done once, from its body to what came of it."""
 
-    __slots__ = ("_digest", "_fields", "_held", "_key", "_pieces", "_room", "_size", "_stage", "_status")
+    __slots__ = (
+        "_digest",
+        "_fields",
+        "_held",
+        "_key",
+        "_pieces",
+        "_room",
+        "_size",
+        "_stage",
+        "_status",
+        "_trailers",
+        "_whole",
+    )
 
     def __init__(self, room: OnceOnly, key: bytes, kind: bytes) -> None:
         self._room = room
@@ -201,6 +213,9 @@ class OncePacket:
         self._pieces: list[bytes] | None = []
         """What has come of the answer's body; ``None`` when it is too large to keep."""
         self._size = 0
+        self._trailers: Fields | None = None
+        self._whole = False
+        """The answer has come to its end."""
 
     def take(self, data: bytes) -> Refusal | None:
         """A piece of the request's body, which is held; why it cannot be."""
@@ -242,9 +257,9 @@ class OncePacket:
         self._room.ask(self._key, self._digest.digest(), now, told)
 
     @property
-    def taken(self) -> bool:
-        """Whether an agent may have done something with it."""
-        return self._stage is _Stage.TAKEN
+    def worth_going_on(self) -> bool:
+        """Whether it has begun, and its answer could still be kept for whoever asks again."""
+        return self._stage is _Stage.TAKEN and self._pieces is not None
 
     def sent(self) -> None:
         """It is on its way to an agent."""
@@ -255,9 +270,9 @@ class OncePacket:
         """The agent certainly did nothing with it."""
         self._stage = _Stage.BEGUN
 
-    def on_response(self, status: int, fields: Fields) -> None:
+    def on_response(self, status: int, fields: Fields, *, ended: bool) -> None:
         """The answer's head, as the caller gets it."""
-        self._status, self._fields = status, fields
+        self._status, self._fields, self._whole = status, fields, ended
 
     def on_response_data(self, data: bytes) -> None:
         """A piece of the answer's body."""
@@ -269,15 +284,12 @@ class OncePacket:
             else:
                 pieces.append(data)
 
-    def end(self, now: float, *, whole: bool, trailers: Fields | None = None) -> None:
-        """It is over.
+    def on_response_end(self, trailers: Fields | None) -> None:
+        """The answer is whole."""
+        self._trailers, self._whole = trailers, True
 
-        Args:
-            now: seconds since the epoch.
-            whole: the answer came to its end.
-            trailers: of the answer.
-
-        """
+    def end(self, now: float) -> None:
+        """It is over, at `now` in seconds since the epoch: have the ledger know how."""
         stage, self._stage = self._stage, _Stage.OVER
         self._let_go()
         room, ledger = self._room, self._room.ledger
@@ -286,13 +298,13 @@ class OncePacket:
             ledger.forget(self._key)
         elif stage is _Stage.TAKEN:
             pieces, self._pieces = self._pieces, None
-            if whole and pieces is not None:
-                answer = StoredAnswer(self._status, self._fields, b"".join(pieces), trailers)
+            if self._whole and pieces is not None:
+                answer = StoredAnswer(self._status, self._fields, b"".join(pieces), self._trailers)
                 kept = ledger.finish(self._key, answer, now)
             else:
                 kept = False
                 ledger.lose(self._key, now)
-            room.counts[Event.DONE if kept else Event.TOO_LARGE if whole else Event.LOST] += 1
+            room.counts[Event.DONE if kept else Event.TOO_LARGE if self._whole else Event.LOST] += 1
 
     def _let_go(self) -> None:
         held, self._held = self._held, 0

@@ -17,8 +17,10 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.upstream import Pool, UpstreamLimits
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0
+MAX_ALONE = 1024
+"""Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
 
@@ -93,6 +97,7 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -102,6 +107,7 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
@@ -116,12 +122,18 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.once: OnceOnly | None = None
+        """Knows the packets that are done once; without one, there are none."""
+        self._alone: set[Exchange] = set()
+        """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
         self._to_judge: deque[Exchange | LocalExchange] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
+        self._stopped = False
+        """What is still under way is being cut off."""
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -159,6 +171,7 @@ class DataPlane:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
+        yield from self._alone
 
     def _judge_some(self) -> None:
         """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
@@ -200,10 +213,19 @@ class DataPlane:
     @property
     def in_flight(self) -> int:
         """Exchanges under way."""
-        return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
+        attended = (len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
+        return sum(attended) + len(self._alone)
+
+    def leave_alone(self, exchange: Exchange) -> bool:
+        """Let `exchange` go on without its caller, if there is room for it."""
+        if self._stopped or len(self._alone) >= MAX_ALONE:
+            return False
+        self._alone.add(exchange)
+        return True
 
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
+        self._alone.discard(exchange)
         self.records.add(exchange, outcome, refusal)
         self.settle()
 
@@ -227,6 +249,8 @@ class DataPlane:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
+        for exchange in list(self._alone):
+            exchange.tick(now)
         for pool in (*self._pools.values(), *self._retired):
             pool.sweep(now)
         self._retired = {pool for pool in self._retired if not pool.empty}
@@ -246,8 +270,13 @@ class DataPlane:
         clean = not self.in_flight
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._stopped = True
         for listener in self.listeners:
             listener.abort()
+        for exchange in list(self._alone):
+            exchange.revoke(Refusal(Reason.DRAINING, "the gateway is shutting down"))
+        if self.once is not None:
+            await self.once.close()
         await self.placement.close()
         await self.gate.close()
         if self.local is not None:
