@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -149,6 +150,7 @@ class Gateway:
                 ceiling_s=limits.max_stream_duration_s,
                 keep_alive_s=limits.sse_keep_alive_s,
             ),
+            max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot

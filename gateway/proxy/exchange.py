@@ -7,6 +7,7 @@ carries a deadline.  Whatever happens, it ends once, with one `Handoff`.
 from __future__ import annotations
 
 import logging
+import sys
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,21 @@ _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE
 """Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
 """What policy says of a packet that it no longer allows at any agent."""
+_MAX_DIGITS = 19
+"""A length of more is beyond every bound, and costs time to read."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
 
 
-def _says_empty(head: RequestHead) -> bool:
+def _length(head: RequestHead) -> int | None:
+    """What the head says of its body's length (RFC 9110 section 8.6); the codec has seen to it that it is digits."""
     length = field_value(head.fields, b"content-length")
-    return length is not None and not length.strip(b"0")
+    if not length:
+        return None
+    return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(Reason.BODY_TOO_LARGE, f"a body may have at most {most} bytes here")
 
 
 class Exchange:
@@ -180,9 +190,13 @@ class Exchange:
             self._upload.guard(GuardedBody(digest, structured=verdict.structured, hold=hold))
         if ended:
             self.on_request_end(None)
-        elif _says_empty(head):
-            # To an agent over HTTP/1.1 such a head is a whole message: there is no last piece to hold back.
-            self._body_came(self._upload.clear())
+        elif not self.tunnel:
+            length = _length(head)
+            if length == 0:
+                # To an agent over HTTP/1.1 such a head is a whole message: there is no last piece to hold back.
+                self._body_came(self._upload.clear())
+            elif length is not None and length > plane.max_body_bytes:
+                self._refuse(_too_large(plane.max_body_bytes))
         if not (self.finished or ((verdict.structured or once is not None) and not self.tunnel)):
             self._enter()
 
@@ -206,9 +220,10 @@ class Exchange:
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
         self.bytes_in += len(data)
-        refusal = self._upload.take(data, size)
+        most = self.plane.max_body_bytes
+        refusal = self._upload.take(data, size) if self.bytes_in <= most or self.tunnel else _too_large(most)
         if refusal is not None:
-            self._refuse(refusal)
+            self._break_off(refusal)
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""

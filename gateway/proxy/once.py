@@ -23,6 +23,8 @@ from gateway.refusal import Reason, Refusal
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 """Methods that ask for nothing to be done (RFC 9110 section 9.2.1); all others are done once."""
+_MAX_DIGITS = 18
+"""Of a length that is worth reading."""
 _MAX_LABELS = 4096
 
 Begun = Callable[[StoredAnswer | Refusal | None], None]
@@ -125,7 +127,7 @@ class OnceOnly:
         if field_value(head.fields, names.ID) is None:
             return _NO_ID
         length = field_value(head.fields, b"content-length")
-        if length is not None and int(length) > self.max_body:
+        if length and (len(length) > _MAX_DIGITS or int(length) > self.max_body):
             return self.too_large
         whose = forward.evidence.signer or principal.id
         return OncePacket(self, b"%s\0%s" % (whose.encode(), packet.id.encode()), _kind(head, packet))

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -98,6 +99,7 @@ class DataPlane:
         health: Health,
         leases: LeaseTable,
         clocks: Clocks,
+        max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -108,6 +110,7 @@ class DataPlane:
         self.max_timeout_s = max_timeout_s
         self.health = health
         self.clocks = clocks
+        self.max_body_bytes = max_body_bytes
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
