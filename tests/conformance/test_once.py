@@ -184,6 +184,18 @@ def test_an_answer_streams_while_it_is_noted(
     assert send(gateway).content == b"one two"
 
 
+def test_a_large_answer_is_repeated_whole_whatever_the_caller_has_a_window_for(
+    gateway: RunningGateway, worker: Worker, send: Send
+) -> None:
+    large = bytes(range(250)) * 4000
+    worker.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + large]
+    first = send(gateway, http2=True)
+    assert first.content == large
+    assert same(first, send(gateway, http2=True))
+    assert same(first, send(gateway))
+    assert worker.asked == [b"job"]
+
+
 def test_whatever_the_agent_answers_is_the_outcome(gateway: RunningGateway, worker: Worker, send: Send) -> None:
     worker.answers = [b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"]
     first = send(gateway)
