@@ -20,7 +20,7 @@ from gateway.packet.digest import content_digest
 from gateway.packet.envelope import validate
 from gateway.packet.modes import to_structured
 from tests.conformance.test_http1 import HEAD, talk
-from tests.conformance.test_http2 import HEADERS, Peer, connect
+from tests.conformance.test_http2 import HEADERS, Peer, connect, h2_agent
 from tests.conformance.test_signatures import KeyFile
 from tests.conformance.trust import AGENTS, bodies, policy, refusal, rule, signed
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, launch, member
@@ -369,6 +369,28 @@ def test_what_reached_no_agent_may_be_sent_again(
         threading.Thread(target=serve, daemon=True).start()
         eventually(lambda: send(gateway, content=b"another").status_code == 200)
     assert worker.asked == [b"another"]
+
+
+def test_another_agent_is_asked_while_certainly_none_has_taken_the_packet(
+    worker: Worker, agent: RawAgent, raw_agent, start_gateway: StartGateway, send: Send
+) -> None:
+    refused: list[int] = []
+
+    def refuses(peer: Peer, agent: RawAgent) -> None:
+        while True:
+            refused.append(peer.event(h2.events.RequestReceived).stream_id)
+            peer.h2.reset_stream(refused[-1], h2.errors.ErrorCodes.REFUSED_STREAM)
+            peer.flush()
+
+    refusing = raw_agent(h2_agent(refuses))
+    gateway = start_gateway([member(refusing.port, "refusing", protocol="h2c"), member(agent.port)], ledger=LEDGER)
+    for number in range(20):
+        for _ in range(2):
+            headers = {"flight-id": f'"refused-{number}"'}
+            assert send(gateway, headers=headers).status_code == 200
+    assert refused
+    assert worker.asked == [b"job"] * 20
+    assert counted(gateway)["begun"] == counted(gateway)["repeated"] == 20
 
 
 def test_a_caller_that_went_away_finds_the_answer_when_it_comes_again(gateway: RunningGateway, worker: Worker) -> None:
