@@ -36,8 +36,10 @@ from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.retries import RetryLimits
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
+from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
@@ -92,6 +94,24 @@ class Gateway:
             )
         )
         self.metrics.registry.register(self.member_metrics)
+        self.metrics.registry.register(
+            Counters(
+                (
+                    Reading(
+                        "phoenixflight_connection_clocks",
+                        "Connections that a clock has ended, or asked to end, by whose they were.",
+                        ("side", "clock"),
+                        self._clocks,
+                    ),
+                    Reading(
+                        "phoenixflight_retries",
+                        "Packets that an agent failed, by how, and by what came of asking another.",
+                        ("reason", "outcome"),
+                        self._retries,
+                    ),
+                )
+            )
+        )
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None
@@ -103,6 +123,14 @@ class Gateway:
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    def _clocks(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.lifetimes.counts if self.plane is not None else {}
+        return {(side, clock.value): count for (side, clock), count in counts.items()}
+
+    def _retries(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.retries.counts if self.plane is not None else {}
+        return {(cause.value, fate.value): count for (cause, fate), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
         outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
@@ -139,6 +167,9 @@ class Gateway:
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
+                max_age_s=limits.upstream_max_connection_age_s,
+                ping_after_s=limits.upstream_ping_after_s,
+                ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
             ),
@@ -149,6 +180,12 @@ class Gateway:
                 idle_s=limits.stream_idle_timeout_s,
                 ceiling_s=limits.max_stream_duration_s,
                 keep_alive_s=limits.sse_keep_alive_s,
+            ),
+            retries=RetryLimits(
+                attempts=config.retries.attempts,
+                budget_percent=config.retries.budget_percent,
+                budget_floor=config.retries.budget_floor,
+                backoff_s=config.retries.backoff_s,
             ),
             max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
@@ -213,6 +250,7 @@ class Gateway:
             limits=DownstreamLimits(
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
+                max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_concurrent_streams=limits.max_concurrent_streams,
             ),

@@ -27,6 +27,7 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.connection import Connection
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.lifetimes import CALLER, Clock, Heading
 from gateway.proxy.local import LocalExchange
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.refusal import Reason, Refusal, answer
@@ -45,8 +46,11 @@ class DownstreamLimits:
     """Bounds on a caller's connection."""
 
     headers_timeout_s: float = 10.0
-    """From the connection's start to its first whole request head, handshake included."""
+    """From the connection's start to its first whole request head, handshake included; later, from any head's start
+    to its end."""
     idle_timeout_s: float = 300.0
+    max_age_s: float = 3600.0
+    """Then it takes no new requests, and ends with the last of those that it has."""
     max_header_bytes: int = 65536
     max_concurrent_streams: int = 256
 
@@ -67,6 +71,10 @@ class DownstreamConnection(Connection):
         self.idle_since = self.loop.time()
         self.asked = False
         """A whole request head has been read."""
+        self._old_at = self.idle_since + self.plane.lifetimes.age_s(listener.limits.max_age_s)
+        self._old = False
+        """The next request is the last one."""
+        self._heading = Heading()
         self._early = b""
         self._lingering = False
         self._broken = False
@@ -143,6 +151,8 @@ class DownstreamConnection(Connection):
         for event in events:
             if isinstance(event, RequestReceived):
                 self.asked = True
+                if self._old and self.codec is not None:
+                    self.codec.close()
                 if event.head.opens_tunnel and not event.head.protocol:
                     if self._connect(event.stream, event.head):
                         self._feed_tunnel(events)
@@ -155,6 +165,7 @@ class DownstreamConnection(Connection):
                 else:
                     exchange = Exchange(self.plane, self, event.stream)
                 exchanges[event.stream] = exchange
+                self.plane.in_flight += 1
                 exchange.begin(event.head, ended=event.ended)
                 continue
             if isinstance(event, ConnectionFailed):
@@ -233,6 +244,8 @@ class DownstreamConnection(Connection):
         self.listener.lost(self)
         for exchange in list(self.exchanges.values()):
             exchange.on_caller_gone()
+        self.plane.in_flight -= len(self.exchanges)  # none are left, but for a defect
+        self.exchanges.clear()
 
     def on_uncongested(self) -> None:
         for exchange in list(self.exchanges.values()):
@@ -303,7 +316,10 @@ class DownstreamConnection(Connection):
 
     def release(self, stream: int) -> None:
         """The exchange on `stream` is over."""
-        if self.exchanges.pop(stream, None) is None or self.codec is None:
+        if self.exchanges.pop(stream, None) is None:
+            return
+        self.plane.in_flight -= 1
+        if self.codec is None:
             return
         held = self.codec.release(stream)
         if not self.exchanges:
@@ -318,6 +334,25 @@ class DownstreamConnection(Connection):
         if not self.closed:
             self.dispatch(held)
             self.flush()
+
+    def look_at(self, now: float) -> None:
+        """End what is too old, and whoever takes too long over a head; `now` is the loop's time."""
+        codec = self.codec
+        if codec is None or codec.finished or not self.asked:
+            return  # a first head has a clock of its own
+        if now >= self._old_at:
+            self._old_at = math.inf
+            self.plane.lifetimes.fired(CALLER, Clock.AGE)
+            if codec.multiplexed or self.exchanges:
+                self.drain()
+            else:
+                # Closed now, it could cross a request on its way: the answer to the next one says that it was the last.
+                self._old = True
+        # A head after one that is still being answered may be unfinished because we do not read on.
+        unfinished = codec.unfinished if not self.exchanges or codec.multiplexed else 0
+        if self._heading.unfinished_s(unfinished, now) > self.listener.limits.headers_timeout_s:
+            self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
+            self.abort()
 
     def expire(self) -> None:
         """The caller's certificate has ended: so does what it vouched for."""

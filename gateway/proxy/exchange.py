@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
 from gateway.proxy.endings import KEEP_ALIVE, at_line_start, is_event_stream, last_words
 from gateway.proxy.once import OncePacket
+from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, repeatable, retry_after_s
+from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
 from gateway.recording import Decided
 from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
@@ -30,6 +33,7 @@ from gateway.routing import Agent
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
 
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
@@ -38,10 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-"""Agents tried for one packet, as long as no other has done anything with it, or it may be done twice."""
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
 """What policy says of a packet that it no longer allows at any agent."""
 _MAX_DIGITS = 19
@@ -74,8 +74,8 @@ class Exchange:
         "_placing",
         "_pool",
         "_response",
+        "_retry",
         "_tail",
-        "_tried",
         "_up",
         "_up_stream",
         "_upload",
@@ -125,8 +125,8 @@ class Exchange:
         self._pool: Pool | None = None
         self._up: UpstreamConnection | None = None
         self._up_stream = 0
-        self._tried: list[str] = []
-        """Names of agents that failed this packet."""
+        self._retry: Retry | None = None
+        """Once an agent has failed this packet."""
         self._loaded: Agent | None = None
         """The agent whose load counts this packet."""
         self._lease = b""
@@ -397,17 +397,20 @@ class Exchange:
         upload.start(connection, self._up_stream, head_only=head_only)
 
     def on_agent_gone(self) -> None:
-        """The agent left before a connection to it was there."""
+        """The agent left before a connection to it was there: it was not asked at all."""
+        assert self.agent is not None
         self.attempts -= 1
-        detail = f"no agent for {self._capability} could be reached; try again later"
-        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
+        self._unload()
+        self._upload.rewind()
+        retry = self._retry = self._retry or self._new_retry()
+        retry.tried.append(self.agent.name)
+        self._move(retry.tried, self._unreachable)
 
     def on_connect_failed(self, why: str) -> None:
         """No connection to the agent could be had: try the next one on the ring."""
         log.warning("agent %s: %s", self.agent.name if self.agent else "", why)
         self._observed(ok=False)
-        detail = f"no agent for {self._capability} could be reached; try again later"
-        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
+        self._ask_another(Cause.UNREACHABLE, self._unreachable)
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent's side broke off; `untouched` when it certainly did nothing with the request."""
@@ -421,30 +424,66 @@ class Exchange:
         if malformed:
             self._break_off(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
         elif untouched:
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
-        elif self.head.method in _IDEMPOTENT and not self.tunnel and self._once is None:
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agents for {self._capability} broke off"))
+            detail = f"the agent for {self._capability} took no request"
+            self._ask_another(Cause.UNTOUCHED, Refusal(Reason.UPSTREAM_RESET, detail))
         else:
-            self._break_off(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
+            detail = "the agent broke off before its answer was whole"
+            self._ask_another(Cause.BROKEN_OFF, Refusal(Reason.UPSTREAM_RESET, detail))
 
-    def _retry(self, otherwise: Refusal) -> None:
-        """Go on to another agent of those that the snapshot in force gives, if the packet can be sent once more."""
-        forward, principal = self.forward, self.downstream.principal
+    def _ask_another(self, cause: Cause, otherwise: Refusal) -> None:
+        """The agent has the packet no more: have another do it, if that is safe."""
+        if not self._retries(cause, otherwise):
+            self._break_off(otherwise)
+
+    def _retries(self, cause: Cause, otherwise: Refusal) -> bool:
+        """Whether another agent will be asked, by `_go_on`, or else the caller told `otherwise`."""
+        forward, agent, deadline = self.forward, self.agent, self._deadline
+        assert forward is not None
+        assert agent is not None
+        retry = self._retry = self._retry or self._new_retry()
+        safe = cause in UNTAKEN or (self._once is None and repeatable(self.head))
+        goes_on = retry.ask(
+            cause,
+            otherwise,
+            safe=safe and self._upload.repeatable and not self.responded,
+            failed=agent.name,
+            attempts=self.attempts,
+            deadline=inf if deadline is None else deadline.when(),
+            packet=forward.packet,
+            route=self._route_now(),
+        )
+        if goes_on:
+            self._unload()
+            self._upload.rewind()
+        return goes_on
+
+    def _new_retry(self) -> Retry:
+        return Retry(self.plane, self._go_on, self._break_off)
+
+    def _route_now(self) -> Route | Refusal:
+        """The way to those agents that the snapshot in force gives."""
+        plane, forward, principal = self.plane, self.forward, self.downstream.principal
         assert forward is not None
         assert principal is not None
-        self._unload()
-        if self.responded or self.attempts >= MAX_ATTEMPTS or not self._upload.rewind():
+        if plane.snapshot is self.snapshot:
+            return self.route
+        return judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock()).route
+
+    def _go_on(self) -> None:
+        """It is time for the next agent."""
+        retry = self._retry
+        assert retry is not None
+        assert retry.otherwise is not None
+        self._move(retry.passed_over(), retry.otherwise)
+
+    def _move(self, passed_over: Collection[str], otherwise: Refusal) -> None:
+        """Send the packet to an agent not named in `passed_over`; the caller is told `otherwise` if none is left."""
+        plane, forward, route = self.plane, self.forward, self._route_now()
+        assert forward is not None
+        if isinstance(route, Refusal):
             self._break_off(otherwise)
             return
-        plane = self.plane
-        if plane.snapshot is not self.snapshot:
-            judgement = judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock())
-            if isinstance(judgement.route, Refusal):
-                self._break_off(otherwise)
-                return
-            self.route, self.snapshot = judgement.route, plane.snapshot
-        if self.agent is not None:
-            self._tried.append(self.agent.name)
+        self.route, self.snapshot = route, plane.snapshot
         self._placing = True
 
         def placed(agent: Agent | None) -> None:
@@ -456,7 +495,12 @@ class Exchange:
             else:
                 self._acquire(agent)
 
-        plane.placement.another(self.route, forward.packet, self._lease, self._tried, plane.clock(), placed)
+        plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
+
+    @property
+    def _unreachable(self) -> Refusal:
+        detail = f"no agent for {self._capability} could be reached; try again later"
+        return Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1)
 
     def _unload(self) -> None:
         """The agent has this packet no more."""
@@ -485,10 +529,14 @@ class Exchange:
         if head.status < 200:
             self.downstream.send_response(self.stream, head, ended=False)
             return
+        self._observed(ok=head.status not in FAILURE_STATUSES)
+        if head.status in RETRIED_STATUSES and self._asks_for_better(head, ended=ended):
+            return
         self.status = head.status
         self.responded = True
         self._upload.keep_no_more()
-        self._observed(ok=head.status not in FAILURE_STATUSES)
+        if self._retry is not None:
+            self._retry.end()
         fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
             (names.ID, names.sf_string(forward.packet.id)),
@@ -503,6 +551,25 @@ class Exchange:
         self.downstream.send_response(self.stream, self._response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
+
+    def _asks_for_better(self, head: ResponseHead, *, ended: bool) -> bool:
+        """Whether another agent is asked for a better answer than the one that begins with `head`."""
+        plane, agent, up = self.plane, self.agent, self._up
+        assert agent is not None
+        assert up is not None
+        after = field_value(head.fields, names.RETRY_AFTER)
+        after_s = retry_after_s(after, plane.clock()) if after is not None else None
+        if after_s is not None:
+            plane.retries.benches.bench(agent.name, after_s, plane.loop.time())
+        whole = self._upload.sent
+        if not self._retries(Cause.ANSWERED, self._unreachable):
+            return False
+        self._up = None
+        if ended or not whole:
+            up.release(self._up_stream, cancel=not whole)
+        else:
+            Leftover(up, self._up_stream)
+        return True
 
     def on_response_data(self, data: bytes, size: int) -> None:
         """A piece of the agent's body."""
@@ -635,6 +702,8 @@ class Exchange:
 
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
+        if self._retry is not None:
+            self._retry.end()
         self._upload.drop()
         self._unload()
         if not self._placing:

@@ -6,10 +6,13 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import SpiffeId
+from gateway.proxy.connection import keep_alive
 from gateway.proxy.downstream import DownstreamConnection, DownstreamLimits
+from gateway.proxy.lifetimes import CALLER, Clock
 
 if TYPE_CHECKING:
     from gateway.proxy.plane import DataPlane
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+SWEEP_SLICE_S = 0.001
+"""How long at a time connections are looked at, while others wait."""
 
 
 class Listener:
@@ -42,6 +47,7 @@ class Listener:
         self.assumed_principal = assumed_principal
         self.limits = limits
         self.connections: set[DownstreamConnection] = set()
+        self._to_sweep: list[DownstreamConnection] = []
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -55,6 +61,8 @@ class Listener:
             lambda: DownstreamConnection(self), self.host, self.port, backlog=BACKLOG
         )
         self.port = self._server.sockets[0].getsockname()[1]
+        for each in self._server.sockets:
+            keep_alive(each)  # the sockets that it accepts are as it is
         if self.context() is None and self.host not in ("127.0.0.1", "::1", "localhost"):
             log.warning(
                 "LISTENER %s SPEAKS PLAINTEXT ON %s:%d: anybody who reaches it is believed; for development only",
@@ -86,19 +94,37 @@ class Listener:
             wall: seconds since the epoch.
 
         """
-        for connection in list(self.connections):
-            if connection.valid_until < wall:
-                connection.expire()
-            if connection.exchanges:
-                for exchange in list(connection.exchanges.values()):
-                    exchange.tick(now)
-                continue
-            waited = now - connection.idle_since
-            if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):
-                if connection.asked:
-                    connection.drain()
-                else:
-                    connection.abort()
+        if not self._to_sweep:
+            self._to_sweep = list(self.connections)
+            self._sweep_some(now, wall)
+
+    def _sweep_some(self, now: float, wall: float) -> None:
+        """Look at some connections: thousands at once would keep the others' requests waiting."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while self._to_sweep:
+            self._look_at(self._to_sweep.pop(), now, wall)
+            if perf_counter() > until:
+                self.plane.loop.call_soon(self._sweep_some, now, wall)
+                return
+
+    def _look_at(self, connection: DownstreamConnection, now: float, wall: float) -> None:
+        if connection.closed:
+            return
+        if connection.valid_until < wall:
+            connection.expire()
+        connection.look_at(now)
+        if connection.exchanges:
+            for exchange in list(connection.exchanges.values()):
+                exchange.tick(now)
+            return
+        waited = now - connection.idle_since
+        if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):
+            if connection.asked:
+                self.plane.lifetimes.fired(CALLER, Clock.IDLE)
+                connection.drain()
+            else:
+                self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
+                connection.abort()
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on."""
@@ -112,5 +138,6 @@ class Listener:
 
     def abort(self) -> None:
         """Drop every connection."""
+        self._to_sweep.clear()
         for connection in list(self.connections):
             connection.abort()

@@ -20,10 +20,12 @@ from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
+from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -41,6 +43,8 @@ MAX_ALONE = 1024
 """Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
+SWEEP_SLICE_S = 0.002
+"""How long at a time pools are looked at, likewise."""
 
 
 class Telemetry(Protocol):
@@ -99,6 +103,7 @@ class DataPlane:
         health: Health,
         leases: LeaseTable,
         clocks: Clocks,
+        retries: RetryLimits,
         max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
@@ -116,6 +121,10 @@ class DataPlane:
         self.draining = False
         self.clock = time.time
         self.entropy = random.getrandbits
+        self.lifetimes = Lifetimes(random.getrandbits)
+        self.in_flight = 0
+        """Exchanges under way."""
+        self.retries = Retries(retries, lambda: self.in_flight)
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits
@@ -137,7 +146,7 @@ class DataPlane:
         self._drained = asyncio.Event()
         self._stopped = False
         """What is still under way is being cut off."""
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.Handle | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -205,7 +214,9 @@ class DataPlane:
         pool = self._pools.get(agent.name)
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
-            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            pool = Pool(
+                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect, self.lifetimes
+            )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
                 self._retire(pool)
@@ -213,22 +224,19 @@ class DataPlane:
                 self._pools[agent.name] = pool
         return pool
 
-    @property
-    def in_flight(self) -> int:
-        """Exchanges under way."""
-        attended = (len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
-        return sum(attended) + len(self._alone)
-
     def leave_alone(self, exchange: Exchange) -> bool:
         """Let `exchange` go on without its caller, if there is room for it."""
         if self._stopped or len(self._alone) >= MAX_ALONE:
             return False
         self._alone.add(exchange)
+        self.in_flight += 1
         return True
 
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
-        self._alone.discard(exchange)
+        if exchange in self._alone:
+            self._alone.discard(exchange)
+            self.in_flight -= 1
         self.records.add(exchange, outcome, refusal)
         self.settle()
 
@@ -254,8 +262,16 @@ class DataPlane:
             listener.sweep(now, wall)
         for exchange in list(self._alone):
             exchange.tick(now)
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
+        self._sweep_pools([*self._pools.values(), *self._retired], now)
+
+    def _sweep_pools(self, pools: list[Pool], now: float) -> None:
+        """Look at some of `pools`, then, after those who wait meanwhile, at the others."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while pools:
+            pools.pop().sweep(now)
+            if perf_counter() > until:
+                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now)
+                return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 

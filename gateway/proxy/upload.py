@@ -5,20 +5,17 @@ The caller gets its window back as the agent's side takes what came, so that no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.messages import Fields
 from gateway.proxy.body import GuardedBody
+from gateway.proxy.retries import MAX_KEPT_BYTES
 from gateway.refusal import Refusal
 
 if TYPE_CHECKING:
     from gateway.proxy.absent import AbsentCaller
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.upstream import UpstreamConnection
-
-MAX_KEPT_BYTES: Final = 65536
-"""A body up to here can be sent again to another agent."""
-
 
 class Upload:
     """One request's body and its end."""
@@ -125,6 +122,11 @@ class Upload:
         """Whether it waits for the agent's side, rather than for the caller."""
         return self._owed > 0 or (self._up is None and bool(self._held))
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether all that was sent on can be sent again."""
+        return self._kept is not None
+
     def start(self, connection: UpstreamConnection, stream: int, *, head_only: bool) -> None:
         """Send what there is on `stream`; `head_only` when the head said that this is nothing."""
         self._up, self._up_stream = connection, stream
@@ -142,17 +144,15 @@ class Upload:
         if self.ended:
             self._end()
 
-    def rewind(self) -> bool:
-        """The agent is gone: be ready to send everything to another; ``False`` when not all of it is there."""
+    def rewind(self) -> None:
+        """The agent is gone: be ready to send everything, which is `repeatable`, to another."""
         self._up = None
         kept = self._kept
-        if kept is None:
-            return False
+        assert kept is not None
         self.sent = False
         self._again = True
         self._held = [*((data, 0) for data in kept), *self._held]
         self._kept, self._kept_bytes = [], 0
-        return True
 
     def keep_no_more(self) -> None:
         """No other agent will be asked."""
