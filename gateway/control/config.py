@@ -36,6 +36,8 @@ class Identity(Spec):
     certificate: Path
     key: Path
     trust_bundle: Path
+    crl: Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
+    """Revocation lists, PEM (one or more in a file) or DER.  Where there is one, each root of the bundle needs one."""
 
 
 class CertificateAuthority(Spec):
@@ -103,9 +105,18 @@ class TelemetrySpec(Spec):
 class Limits(Spec):
     """Bounds; each says what happens when it is reached."""
 
+    max_connections: int = Field(default=20_000, ge=1)
+    """Of callers, on each listener; beyond it new ones are closed when they are accepted."""
+    max_connections_per_address: int = Field(default=10_000, ge=1)
+    """The same for an IPv4 address, or an IPv6 network of 64 bits."""
+    max_handshakes_per_address: int = Field(default=256, ge=1)
+    """TLS handshakes under way; beyond it new connections from there are closed when they are accepted."""
+    handshakes_per_second: float = Field(default=100.0, gt=0)
+    """New ones from an address, 5 seconds' worth of them at once; beyond it the same."""
+    handshake_timeout_s: Annotated[Duration, Field(alias="handshakeTimeout", gt=0)] = 10.0
+    """From a connection's start to the end of its TLS handshake; then it is closed."""
     headers_timeout_s: Annotated[Duration, Field(alias="headersTimeout", gt=0)] = 10.0
-    """From a connection's start to its first whole request head, and from any later head's start to its end; then it is
-    closed."""
+    """From then to its first whole request head, and from any later head's start to its end; then it is closed."""
     idle_timeout_s: Annotated[Duration, Field(alias="idleTimeout", gt=0)] = 300.0
     """A caller's connection without a request; then it is closed."""
     max_connection_age_s: Annotated[Duration, Field(alias="maxConnectionAge", gt=0)] = 3600.0
@@ -276,6 +287,7 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / identity.certificate,
             key=base / identity.key,
             trust_bundle=base / identity.trust_bundle,
+            crl=tuple(base / file for file in identity.crl),
         )
     if spec.connect_authority is not None:
         authority = spec.connect_authority

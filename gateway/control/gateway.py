@@ -32,6 +32,7 @@ from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
+from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.once import OnceOnly
@@ -80,7 +81,9 @@ class Gateway:
         self.status = Status(self._snapshot.revision, now, loaded.sources.files, told(loaded.warnings), now)
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
+        _log_lists(self._tls)
         self.metrics = Metrics()
+        self.metrics.certificate_ends = lambda: self._tls.ends()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(
@@ -118,6 +121,11 @@ class Gateway:
         self._stop = asyncio.Event()
         self._files_changed = False
         self._insisted = False
+
+    @property
+    def tls(self) -> TlsContexts:
+        """What new connections begin with."""
+        return self._tls
 
     @property
     def snapshot(self) -> Snapshot:
@@ -200,6 +208,7 @@ class Gateway:
                     lambda: once.ledger.size,
                 )
             )
+        plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
@@ -248,11 +257,18 @@ class Gateway:
             context=context,
             assumed_principal=spec.assumed_principal,
             limits=DownstreamLimits(
+                handshake_timeout_s=limits.handshake_timeout_s,
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
                 max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_concurrent_streams=limits.max_concurrent_streams,
+                arrivals=ArrivalLimits(
+                    max_connections=limits.max_connections,
+                    max_connections_per_address=limits.max_connections_per_address,
+                    max_handshakes_per_address=limits.max_handshakes_per_address,
+                    handshakes_per_second=limits.handshakes_per_second,
+                ),
             ),
         )
 
@@ -323,6 +339,12 @@ class Gateway:
         if self.plane is not None:
             self.plane.snapshot = snapshot
 
+    def _put_in_use(self, tls: TlsContexts) -> None:
+        self._tls = tls
+        if self.plane is not None:
+            self.plane.revoke(tls.revoked)
+        _log_lists(tls)
+
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
         now = datetime.now(UTC)
@@ -331,7 +353,7 @@ class Gateway:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
         if found.tls is not None:
-            self._tls = found.tls
+            self._put_in_use(found.tls)
             status.certificates_since = now
         if found.loaded is not None:
             self._loaded = found.loaded
@@ -350,6 +372,12 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _log_lists(tls: TlsContexts) -> None:
+    warnings = tls.warnings(datetime.now(UTC))
+    if warnings:
+        log.warning("certificates:\n%s", "\n".join(warnings))
 
 
 def _log_warnings(status: Status) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.identity import SpiffeId
 from gateway.proxy.connection import keep_alive
 from gateway.proxy.downstream import DownstreamConnection, DownstreamLimits
+from gateway.proxy.handshakes import Arrivals
 from gateway.proxy.lifetimes import CALLER, Clock
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class Listener:
         self.context = context
         self.assumed_principal = assumed_principal
         self.limits = limits
+        self.tls = context() is not None
         self.connections: set[DownstreamConnection] = set()
+        self._arrivals = Arrivals(limits.arrivals, handshakes=self.tls)
         self._to_sweep: list[DownstreamConnection] = []
         self._server: asyncio.Server | None = None
 
@@ -63,7 +66,7 @@ class Listener:
         self.port = self._server.sockets[0].getsockname()[1]
         for each in self._server.sockets:
             keep_alive(each)  # the sockets that it accepts are as it is
-        if self.context() is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+        if not self.tls and self.host not in ("127.0.0.1", "::1", "localhost"):
             log.warning(
                 "LISTENER %s SPEAKS PLAINTEXT ON %s:%d: anybody who reaches it is believed; for development only",
                 self.name,
@@ -71,15 +74,25 @@ class Listener:
                 self.port,
             )
 
-    def opened(self, connection: DownstreamConnection) -> None:
-        """A connection was accepted."""
+    def opened(self, connection: DownstreamConnection) -> bool:
+        """A connection was accepted; ``False`` when it is one too many."""
+        reason = self._arrivals.admit(connection.site, connection.opened_at)
+        if reason:
+            self.handshake_failed(reason)
+            return False
         self.connections.add(connection)
         self.plane.telemetry.connection_opened(self.name)
+        return True
+
+    def shaken(self, connection: DownstreamConnection) -> None:
+        """A connection's handshake is over."""
+        self._arrivals.shaken(connection.site)
 
     def lost(self, connection: DownstreamConnection) -> None:
         """A connection is gone."""
         if connection in self.connections:
             self.connections.discard(connection)
+            self._arrivals.left(connection.site, shaking=connection.shaking)
             self.plane.telemetry.connection_closed(self.name)
 
     def handshake_failed(self, reason: str) -> None:
@@ -110,6 +123,11 @@ class Listener:
     def _look_at(self, connection: DownstreamConnection, now: float, wall: float) -> None:
         if connection.closed:
             return
+        if connection.shaking:
+            if now - connection.opened_at > self.limits.handshake_timeout_s:
+                self.handshake_failed("handshake-timeout")
+                connection.abort()
+            return
         if connection.valid_until < wall:
             connection.expire()
         connection.look_at(now)
@@ -125,6 +143,11 @@ class Listener:
             else:
                 self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
                 connection.abort()
+
+    def revoke(self, revoked: frozenset[bytes]) -> None:
+        """End what came in on a certificate that `revoked` names."""
+        for connection in list(self.connections):
+            connection.on_revoked(revoked)
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on."""

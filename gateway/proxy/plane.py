@@ -20,6 +20,7 @@ from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
+from gateway.proxy.handshakes import HandshakeQueue
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.once import OnceOnly
@@ -119,6 +120,9 @@ class DataPlane:
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
+        self.handshakes = HandshakeQueue(loop)
+        self.revoked: frozenset[bytes] | None = None
+        """Certificates that are revoked, by their marks; ``None`` where no lists are configured."""
         self.clock = time.time
         self.entropy = random.getrandbits
         self.lifetimes = Lifetimes(random.getrandbits)
@@ -205,6 +209,16 @@ class DataPlane:
         self.telemetry.judged_again(perf_counter() - self._judging_since)
         self._judging_since = None
 
+    def revoke(self, revoked: frozenset[bytes] | None) -> None:
+        """End what came in, and what went out, over a connection whose other side `revoked` names."""
+        self.revoked = revoked
+        if not revoked:
+            return
+        for listener in self.listeners:
+            listener.revoke(revoked)
+        for pool in (*self._pools.values(), *self._retired):
+            pool.revoke(revoked)
+
     def _retire(self, pool: Pool) -> None:
         self._retired.add(pool)
         pool.retire()
@@ -215,7 +229,13 @@ class DataPlane:
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
             pool = Pool(
-                agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect, self.lifetimes
+                agent,
+                self.loop,
+                self._upstream_limits,
+                self._upstream_context,
+                self.telemetry.defect,
+                self.lifetimes,
+                revoked=lambda: self.revoked,
             )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
@@ -262,15 +282,15 @@ class DataPlane:
             listener.sweep(now, wall)
         for exchange in list(self._alone):
             exchange.tick(now)
-        self._sweep_pools([*self._pools.values(), *self._retired], now)
+        self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
 
-    def _sweep_pools(self, pools: list[Pool], now: float) -> None:
+    def _sweep_pools(self, pools: list[Pool], now: float, wall: float) -> None:
         """Look at some of `pools`, then, after those who wait meanwhile, at the others."""
         until = perf_counter() + SWEEP_SLICE_S
         while pools:
-            pools.pop().sweep(now)
+            pools.pop().sweep(now, wall)
             if perf_counter() > until:
-                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now)
+                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now, wall)
                 return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)

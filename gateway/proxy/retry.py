@@ -202,6 +202,10 @@ class Leftover:
         """It will not come to its end."""
         self._timer.cancel()
 
+    def revoke(self, refusal: Refusal) -> None:
+        """The agent's certificate is revoked."""
+        self._end(True)
+
     def on_response(self, head: ResponseHead, *, ended: bool) -> None:
         """Its head was there before."""
 

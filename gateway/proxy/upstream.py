@@ -36,7 +36,9 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.connection import Connection, keep_alive
 from gateway.proxy.lifetimes import AGENT, Clock, Lifetimes
+from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
+from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent, Protocol
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 UNACKNOWLEDGED_MS = 30_000
 """How long an HTTP/2 agent's kernel may leave bytes unacknowledged.  Of HTTP/1.1 it is not asked: an agent that reads
 no more for a while, as back pressure has it, would look the same."""
+_REVOKED = Refusal(Reason.UPSTREAM_RESET, "the agent's certificate has been revoked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class Requester(Interface):
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent broke off; `untouched` when it certainly did nothing with the request."""
 
+    def revoke(self, refusal: Refusal) -> None:
+        """The agent is not to be spoken to any more."""
+
     def upstream_writable(self) -> None:
         """More of the request is welcome."""
 
@@ -107,6 +113,10 @@ class UpstreamConnection(Connection):
         self.ready = False
         self.leaving = False
         """It takes no new streams."""
+        self.valid_until = math.inf
+        """Seconds since the epoch: when the agent's certificate ends."""
+        self.marks: frozenset[bytes] = frozenset()
+        """By which a revocation list names the agent's certificate and those that vouch for it."""
         self.old_at = self.idle_since + pool.lifetimes.age_s(pool.limits.max_age_s)
         self._heard = False
         """Bytes have come since the last look."""
@@ -141,11 +151,18 @@ class UpstreamConnection(Connection):
             certificate = layer.peer_certificate()
             if certificate is None:
                 raise IdentityError("no certificate")
-            shown = principal_from_certificate(certificate).id
-            if expected is not None and shown != expected:
-                raise IdentityError(f"it shows {shown}, not {expected}")
+            shown = principal_from_certificate(certificate)
+            if expected is not None and shown.id != expected:
+                raise IdentityError(f"it shows {shown.id}, not {expected}")
         except IdentityError as error:
             raise TlsFailure("wrong-identity", str(error)) from None
+        if shown.not_after is not None:
+            self.valid_until = shown.not_after.timestamp()
+        revoked = self.pool.revoked()
+        if revoked is not None:
+            self.marks = marks(layer.peer_chain())
+            if not revoked.isdisjoint(self.marks):
+                raise TlsFailure(REVOKED, "a list that has come meanwhile names the agent's certificate")
         if self.pool.agent.protocol is Protocol.H2 and layer.alpn != "h2":
             raise TlsFailure("wrong-protocol", "the agent did not agree to h2")
         self._become_ready()
@@ -304,6 +321,8 @@ class Pool:
         context: Callable[[Agent], ssl.SSLContext],
         on_defect: Callable[[], None],
         lifetimes: Lifetimes,
+        *,
+        revoked: Callable[[], frozenset[bytes] | None] = lambda: None,
     ) -> None:
         self.agent = agent
         self.scheme = b"https" if agent.tls else b"http"
@@ -311,6 +330,8 @@ class Pool:
         self.limits = limits
         self.on_defect = on_defect
         self.lifetimes = lifetimes
+        self.revoked = revoked
+        """Gives the marks of certificates that are revoked; ``None`` where no lists are configured."""
         self.connections: set[UpstreamConnection] = set()
         self.retired = False
         self._context = context
@@ -456,9 +477,26 @@ class Pool:
         if not connection.exchanges:
             connection.finish()
 
-    def sweep(self, now: float) -> None:
-        """Close connections that are unused for too long, too old, or silent; `now` is the loop's time."""
+    def revoke(self, revoked: frozenset[bytes]) -> None:
+        """These certificates are revoked: what is under way with an agent that shows one ends at once."""
         for connection in list(self.connections):
+            if not revoked.isdisjoint(connection.marks):
+                self._leave(connection)  # first, so that nobody who waits is given the room that the others leave
+                for exchange in list(connection.exchanges.values()):
+                    exchange.revoke(_REVOKED)
+
+    def sweep(self, now: float, wall: float) -> None:
+        """Close connections that are unused for too long, too old, or silent, or whose agent's certificate has ended.
+
+        Args:
+            now: the loop's time.
+            wall: seconds since the epoch.
+
+        """
+        for connection in list(self.connections):
+            if connection.valid_until < wall and not connection.leaving:
+                self._leave(connection)
+                continue
             if now >= connection.old_at and connection.ready and not connection.leaving:
                 self.lifetimes.fired(AGENT, Clock.AGE)
                 self._leave(connection)

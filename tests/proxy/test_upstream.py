@@ -12,6 +12,7 @@ import pytest
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamLimits
+from gateway.refusal import Refusal
 from gateway.routing import Agent, Protocol
 
 LISTEN = """
@@ -40,6 +41,9 @@ class Asked:
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         self.told.set()
+
+    def revoke(self, refusal: Refusal) -> None:
+        raise AssertionError
 
     def upstream_writable(self) -> None:
         raise AssertionError
