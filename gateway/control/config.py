@@ -21,6 +21,7 @@ from gateway.documents import (
 )
 from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
 from gateway.leases import LeaseSpec
+from gateway.ledger import LedgerSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
@@ -217,6 +218,8 @@ class GatewaySpec(Spec):
     ring: RingSpec = RingSpec()
     leases: LeaseSpec = LeaseSpec()
     """How long conversations stay where they are."""
+    ledger: LedgerSpec = LedgerSpec()
+    """Which capabilities are done once."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
     retries: RetrySpec = RetrySpec()
@@ -224,8 +227,8 @@ class GatewaySpec(Spec):
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, and who has registered; without
-    one, each replica knows its own."""
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
+    registered; without one, each replica knows its own."""
     trusted_hops: tuple[
         Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
     ] = ()
