@@ -114,6 +114,8 @@ class Limits(Spec):
     """Caps ``flight-timeout``."""
     max_header_bytes: int = Field(default=65536, ge=1024)
     """A request's header section; beyond it 431."""
+    max_headers: int = Field(default=100, ge=16)
+    """Fields in a header section; beyond it 431."""
     max_concurrent_streams: int = Field(default=256, ge=1)
     """Per HTTP/2 connection of a caller; announced in SETTINGS."""
     max_connections_per_agent: int = Field(default=256, ge=1)

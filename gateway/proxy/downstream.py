@@ -20,6 +20,7 @@ from gateway.proxy.codec import (
     Http1Server,
     Http2Server,
     RequestReceived,
+    RequestRefused,
     ServerCodec,
     StreamReset,
     TrailersReceived,
@@ -48,6 +49,7 @@ class DownstreamLimits:
     """From the connection's start to its first whole request head, handshake included."""
     idle_timeout_s: float = 300.0
     max_header_bytes: int = 65536
+    max_headers: int = 100
     max_concurrent_streams: int = 256
 
 
@@ -103,7 +105,7 @@ class DownstreamConnection(Connection):
         elif not inner:
             self._assume()
         if layer.alpn == "h2":
-            self.codec = Http2Server(max_streams=self.listener.limits.max_concurrent_streams)
+            self.codec = self._http2()
         elif layer.alpn == "http/1.1":
             self.codec = self._http1(b"https")
 
@@ -119,14 +121,24 @@ class DownstreamConnection(Connection):
             return None
         early, self._early = self._early, b""
         if seen == _PREFACE:
-            self.codec = Http2Server(max_streams=self.listener.limits.max_concurrent_streams)
+            self.codec = self._http2()
         else:
             self.codec = self._http1(b"https" if self.layers else b"http")
         self.dispatch(self.codec.receive(early))
         return None
 
     def _http1(self, scheme: bytes) -> Http1Server:
-        return Http1Server(scheme=scheme, max_header_bytes=self.listener.limits.max_header_bytes)
+        limits = self.listener.limits
+        return Http1Server(scheme=scheme, max_header_bytes=limits.max_header_bytes, max_headers=limits.max_headers)
+
+    def _http2(self) -> Http2Server:
+        limits = self.listener.limits
+        return Http2Server(
+            max_streams=limits.max_concurrent_streams,
+            max_header_bytes=limits.max_header_bytes,
+            max_headers=limits.max_headers,
+            clock=self.loop.time,
+        )
 
     def on_tls_failure(self, failure: TlsFailure) -> None:
         self.listener.handshake_failed(failure.reason)
@@ -160,6 +172,11 @@ class DownstreamConnection(Connection):
             if isinstance(event, ConnectionFailed):
                 self._failed(event)
                 continue
+            if isinstance(event, RequestRefused):
+                self.asked = True
+                self.plane.telemetry.abuse(self.listener.name, event.abuse)
+                self._answer(event.stream, Refusal(Reason.HEADERS_TOO_LARGE, event.detail))
+                continue
             if isinstance(event, GoAwayReceived):
                 continue
             found = exchanges.get(event.stream)
@@ -182,7 +199,7 @@ class DownstreamConnection(Connection):
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
         self._broken = True
-        self.plane.telemetry.protocol_error(self.listener.name)
+        self.plane.telemetry.abuse(self.listener.name, event.abuse or "malformed")
         reason = Reason.HEADERS_TOO_LARGE if event.too_large else Reason.MALFORMED_PACKET
         refusal = Refusal(reason, event.detail)
         found = self.exchanges.get(event.stream)

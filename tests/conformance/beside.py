@@ -55,9 +55,7 @@ def beside(
     seen = Polite()
     over = threading.Event()
     before = gateway.rss_bytes()
-    client = (
-        gateway.client(caller) if caller else httpx.Client(base_url=gateway.plain_url, timeout=10, trust_env=False)
-    )
+    client = gateway.client(caller) if caller else httpx.Client(base_url=gateway.plain_url, timeout=10, trust_env=False)
 
     def ask() -> None:
         began = time.monotonic()

@@ -38,6 +38,8 @@ class Kind(IntEnum):
     """PRIORITY frames."""
     UNKNOWN = 10
     """Frames of types that we do not know or do not act on."""
+    OVERSIZED = 11
+    """Requests answered 431: their heads cost us more than they may have cost the peer, by HPACK."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ ALLOWANCES: Final[dict[Kind, Allowance]] = {
     Kind.PROVOKED_RESET: Allowance("made-you-reset", 100, 5.0, 0.1),
     # What is on its way when we answer or reset early: a window of it, in frames of 16 KiB, for each stream.
     Kind.LATE: Allowance("made-you-reset", 1000, 50.0, 20.0),
+    Kind.OVERSIZED: Allowance("header-list-too-large", 100, 5.0, 0.1),
     # Who opens streams before it has read our SETTINGS cannot know the limit.
     Kind.REFUSED: Allowance("stream-flood", 1000, 20.0, 1.0),
     Kind.EMPTY: Allowance("empty-frames", 100, 5.0, 0.5),
