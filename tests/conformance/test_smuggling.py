@@ -110,7 +110,7 @@ HTTP1 = {
     "an empty Host": b"GET /ambiguous HTTP/1.1\r\nhost:\r\nflight-capability: code.execute\r\n\r\n",
     "a Host with user information": b"GET /ambiguous HTTP/1.1\r\nhost: a@b\r\nflight-capability: code.execute\r\n\r\n",
     "a Host with a path": b"GET /ambiguous HTTP/1.1\r\nhost: a/b\r\nflight-capability: code.execute\r\n\r\n",
-    "a Host with a port that is none": b"GET /ambiguous HTTP/1.1\r\nhost: g:8x\r\nflight-capability: code.execute\r\n\r\n",
+    "a Host with a port that is none": b"GET /ambiguous HTTP/1.1\r\nhost: g:8x\r\nflight-capability: any\r\n\r\n",
     "a target of another host than Host": b"GET http://other/ambiguous HTTP/1.1\r\n" + PACKET + b"\r\n",
     "a target with credentials": b"GET http://u:p@gateway/ambiguous HTTP/1.1\r\n" + PACKET + b"\r\n",
     "a target of another scheme": b"GET ftp://gateway/ambiguous HTTP/1.1\r\n" + PACKET + b"\r\n",
@@ -146,7 +146,7 @@ HTTP1 = {
 
 
 def request(*more: tuple[str, str], **pseudo: str) -> list[tuple[str, str]]:
-    """An HTTP/2 request's fields; `pseudo` replaces, or with an empty name as value leaves out, pseudo-header fields."""
+    """An HTTP/2 request's fields; `pseudo` replaces pseudo-header fields, or with an empty value leaves them out."""
     fields = {":method": "POST", ":scheme": "http", ":authority": "gateway", ":path": "/ambiguous"}
     fields |= {f":{name}": value for name, value in pseudo.items()}
     return [*((name, value) for name, value in fields.items() if value), ("flight-capability", "code.execute"), *more]
@@ -275,7 +275,7 @@ def test_no_agent_sees_an_ambiguous_request_that_came_by_http2(
     fields, body = HTTP2[name]
     with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
         peer = Peer(connection)
-        # A stream error or a connection error, as the gateway likes (RFC 9113 section 8.1.1), but no answer of an agent.
+        # A stream error or a connection error, as the gateway likes (RFC 9113 section 8.1.1).
         with contextlib.suppress(EOFError, ConnectionError):
             stream = peer.h2.get_next_available_stream_id()
             peer.h2.send_headers(stream, fields, end_stream=False)
