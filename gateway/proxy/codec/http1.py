@@ -656,6 +656,8 @@ class Http1Client(_Http1):
             return [DataReceived(self._reading, data, len(data))]
         if self._response_over:
             return self._fail("bytes that answer no request")
+        if self._begun and not self._unparsed_bytes and not self._interims and data[:5] != b"HTTP/"[: len(data)]:
+            return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
