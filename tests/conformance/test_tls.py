@@ -124,7 +124,7 @@ def test_no_session_outlives_the_bundle_that_vouched_for_it(
     session, _ = session_of(gateway, older)
     since = gateway.admin("/status").json()["certificates_since"]
     lists.write(lists.serial("mallory"))
-    eventually(lambda: gateway.admin("/status").json()["certificates_since"] != since)
+    eventually(lambda: gateway.admin("/status").json()["certificates_since"] != since, 20)
     assert not session_of(gateway, older, session)[1]
 
 
