@@ -23,6 +23,7 @@ from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.retries import Retries, RetryLimits
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 1.0
 DRAIN_TICK_S = 0.05
 """How often it is looked whether callers have left."""
+MAX_ALONE = 1024
+"""Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
 SWEEP_SLICE_S = 0.002
@@ -71,8 +74,8 @@ class Telemetry(Protocol):
     def handshake_failed(self, listener: str, reason: str) -> None:
         """A caller was not let in."""
 
-    def protocol_error(self, listener: str) -> None:
-        """A caller broke its protocol."""
+    def abuse(self, listener: str, reason: str) -> None:
+        """A caller broke its protocol, or asked too much of it; `reason` is of a closed set."""
 
     def judged_again(self, seconds: float) -> None:
         """Everything under way was judged by the newest snapshot, so long after it came into force."""
@@ -139,11 +142,17 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.once: OnceOnly | None = None
+        """Knows the packets that are done once; without one, there are none."""
+        self._alone: set[Exchange] = set()
+        """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
         self._to_judge: deque[Exchange | LocalExchange] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
+        self._stopped = False
+        """What is still under way is being cut off."""
         self._sweeper: asyncio.Handle | None = None
 
     @property
@@ -181,6 +190,7 @@ class DataPlane:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
+        yield from self._alone
 
     def _judge_some(self) -> None:
         """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
@@ -237,8 +247,19 @@ class DataPlane:
                 self._pools[agent.name] = pool
         return pool
 
+    def leave_alone(self, exchange: Exchange) -> bool:
+        """Let `exchange` go on without its caller, if there is room for it."""
+        if self._stopped or len(self._alone) >= MAX_ALONE:
+            return False
+        self._alone.add(exchange)
+        self.in_flight += 1
+        return True
+
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
+        if exchange in self._alone:
+            self._alone.discard(exchange)
+            self.in_flight -= 1
         self.records.add(exchange, outcome, refusal)
 
     async def start(self) -> None:
@@ -256,6 +277,8 @@ class DataPlane:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
+        for exchange in list(self._alone):
+            exchange.tick(now)
         self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
 
     def _sweep_pools(self, pools: list[Pool], now: float, wall: float) -> None:
@@ -283,11 +306,12 @@ class DataPlane:
         deadline = self.loop.time() + drain_timeout_s
         for listener in self.listeners:
             await listener.stop_accepting()
-        while sum(listener.leave(self.loop.time()) for listener in self.listeners):
+        while sum(listener.leave(self.loop.time()) for listener in self.listeners) or self._alone:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(force.wait(), DRAIN_TICK_S)
             if force.is_set() or self.loop.time() > deadline:
                 break
+        self._stopped = True
         under_way = list(self._exchanges())
         for exchange in under_way:
             exchange.cut_off(_CUT_OFF)
@@ -298,6 +322,8 @@ class DataPlane:
             self._sweeper.cancel()
         for listener in self.listeners:
             listener.close()
+        if self.once is not None:
+            await self.once.close()
         await self.placement.close()
         await self.gate.close()
         if self.local is not None:
