@@ -24,6 +24,7 @@ from gateway.leases import LeaseSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
+from gateway.overload import OverloadSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
@@ -183,6 +184,8 @@ class GatewaySpec(Spec):
     telemetry: TelemetrySpec = TelemetrySpec()
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
+    overload: OverloadSpec = OverloadSpec()
+    """How much is taken on, and what happens beyond it."""
 
     @field_validator("listeners")
     @classmethod

@@ -139,6 +139,7 @@ class Gateway:
                 max_pending=limits.max_pending_per_agent,
             ),
             max_timeout_s=limits.max_timeout_s,
+            overload=config.overload,
         )
         plane.snapshot = self._snapshot
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)

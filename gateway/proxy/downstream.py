@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import IdentityError, Principal, SpiffeId, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.overload import Caller, Entry, Level, Manners, Push
 from gateway.packet.packet import CAPABILITY_DOMAIN
+from gateway.proxy.arrival import Arrival
 from gateway.proxy.codec import (
     Codec,
     ConnectionFailed,
@@ -60,7 +63,7 @@ class DownstreamConnection(Connection):
         super().__init__(listener.plane.loop, listener.plane.telemetry.defect)
         self.listener = listener
         self.plane = listener.plane
-        self.exchanges: dict[int, Exchange | LocalExchange] = {}
+        self.exchanges: dict[int, Exchange | LocalExchange | Arrival] = {}
         self.principal: Principal | None = None
         self.valid_until = math.inf
         """Seconds since the epoch: when the caller's certificate ends."""
@@ -71,6 +74,12 @@ class DownstreamConnection(Connection):
         self._lingering = False
         self._broken = False
         """The caller broke the protocol."""
+        self._caller: Caller | None = None
+        """Once it has asked for something."""
+        self._manners: Manners | None = None
+        """Once it was turned away."""
+        self._late = False
+        """What is read next was sent while nothing was to be sent."""
         context = listener.context()
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=True))
@@ -82,9 +91,13 @@ class DownstreamConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.listener.opened(self)
+        if self.plane.door.level >= Level.NO_CONNECTIONS:
+            self.listener.refused += 1
+            self.abort()
 
     def on_handshake(self, layer: TlsLayer) -> None:
         inner = layer is not self.layers[0] or self.listener.context() is None
+        self._part()
         certificate = layer.peer_certificate()
         if certificate is not None:
             try:
@@ -137,6 +150,7 @@ class DownstreamConnection(Connection):
     def data_received(self, data: bytes) -> None:
         if not self._lingering:
             super().data_received(data)
+            self._late = False
 
     def dispatch(self, events: list[Event]) -> None:
         exchanges = self.exchanges
@@ -148,14 +162,7 @@ class DownstreamConnection(Connection):
                         self._feed_tunnel(events)
                         return
                     continue
-                local = self.plane.local
-                exchange: Exchange | LocalExchange
-                if local is not None and local.concerns(event.head):
-                    exchange = LocalExchange(local, self, event.stream)
-                else:
-                    exchange = Exchange(self.plane, self, event.stream)
-                exchanges[event.stream] = exchange
-                exchange.begin(event.head, ended=event.ended)
+                self._begin(event)
                 continue
             if isinstance(event, ConnectionFailed):
                 self._failed(event)
@@ -178,6 +185,45 @@ class DownstreamConnection(Connection):
         codec = self.codec
         if codec is not None and codec.backlogged:
             self.pause()
+
+    def _begin(self, event: RequestReceived) -> None:
+        """A request: the gateway's own, or the door's to let in."""
+        plane, stream, head = self.plane, event.stream, event.head
+        caller = self._caller
+        if caller is None:
+            caller = self._caller = plane.door.welcome(self.principal.id if self.principal is not None else "")
+        caller.in_flight += 1
+        if plane.door.level and self.codec is not None and not self.codec.multiplexed:
+            self.codec.close()  # its answer says `connection: close`
+        local = plane.local
+        if local is not None and local.concerns(head):
+            asked = self.exchanges[stream] = LocalExchange(local, self, stream)
+            asked.begin(head, ended=event.ended)
+            return
+        now = perf_counter()
+        entry = plane.door.refuse(Entry.HELD, caller, now) if self._late else plane.door.knock(caller, now)
+        if entry is Entry.IN:
+            exchange = self.exchanges[stream] = Exchange(plane, self, stream)
+            exchange.begin(head, ended=event.ended)
+        else:
+            arrival = self.exchanges[stream] = Arrival(self, stream, caller, now)
+            arrival.begin(head, entry, ended=event.ended)
+
+    def told_to_wait(self, retry_after_s: int) -> None:
+        """One of the requests was turned away; a caller that goes on all the same is held."""
+        manners = self._manners
+        if manners is None:
+            manners = self._manners = Manners()
+        push = manners.turned_away(perf_counter(), retry_after_s)
+        if push is not Push.NOTHING:
+            self.plane.holds.hold(self, push, manners.until)
+
+    def let_go(self, *, late: bool) -> None:
+        """Read again; `late`: what has come in the meantime is not to be served."""
+        self._late = late
+        if self._manners is not None:
+            self._manners.forgive()
+        self.unhold()
 
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
@@ -233,6 +279,14 @@ class DownstreamConnection(Connection):
         self.listener.lost(self)
         for exchange in list(self.exchanges.values()):
             exchange.on_caller_gone()
+        self.plane.holds.forget(self)
+        self._part()
+
+    def _part(self) -> None:
+        """The caller is gone, or turns out to be another one."""
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            self.plane.door.goodbye(caller)
 
     def on_uncongested(self) -> None:
         for exchange in list(self.exchanges.values()):
@@ -303,11 +357,17 @@ class DownstreamConnection(Connection):
 
     def release(self, stream: int) -> None:
         """The exchange on `stream` is over."""
-        if self.exchanges.pop(stream, None) is None or self.codec is None:
+        if self.exchanges.pop(stream, None) is None:
+            return
+        if self._caller is not None:
+            self._caller.in_flight -= 1
+        if self.codec is None:
             return
         held = self.codec.release(stream)
         if not self.exchanges:
             self.idle_since = self.loop.time()
+            if self.plane.door.level and not held:
+                self.drain()
         self.touch()
         self.resume()
         if held:

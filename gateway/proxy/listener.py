@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gateway.identity import SpiffeId
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+PARTED_WITH = 10
+"""One in so many idle connections is closed in each sweep while there is too little room: not all come back at once."""
 
 
 class Listener:
@@ -42,6 +45,8 @@ class Listener:
         self.assumed_principal = assumed_principal
         self.limits = limits
         self.connections: set[DownstreamConnection] = set()
+        self.refused = 0
+        """Connections that were closed at once, because there was no room for more."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -97,6 +102,13 @@ class Listener:
                     connection.drain()
                 else:
                     connection.abort()
+
+    def part_with_some(self) -> None:
+        """Close some of the connections on which nothing is under way, those idle for longest first."""
+        idle = [connection for connection in self.connections if connection.asked and not connection.exchanges]
+        idle.sort(key=attrgetter("idle_since"))
+        for connection in idle[: 1 + len(idle) // PARTED_WITH]:
+            connection.drain()
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on."""

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,8 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.overload import Door, Level, Monitor, OverloadSpec
+from gateway.proxy.arrival import Holds
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
@@ -28,12 +31,15 @@ from gateway.routing import DEFAULT_C, Agent
 from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
+    from gateway.proxy.arrival import Arrival
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.local import LocalExchange, LocalRequests
 
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0
+TOLD_AT_MOST = 5
+"""Callers that were turned away, told of by name."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
 
@@ -95,6 +101,7 @@ class DataPlane:
         leases: LeaseTable,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
+        overload: OverloadSpec | None = None,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
@@ -102,6 +109,10 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        overload = overload or OverloadSpec()
+        self.door = Door(overload, soon=loop.call_soon, clock=perf_counter, random=random.random)
+        self.holds = Holds(loop, self.door)
+        self.monitor = Monitor(loop, overload, self._on_level)
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
@@ -118,7 +129,7 @@ class DataPlane:
         self.gate = Gate(loop, replay, telemetry.defect)
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
-        self._to_judge: deque[Exchange | LocalExchange] = deque()
+        self._to_judge: deque[Exchange | LocalExchange | Arrival] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
@@ -155,7 +166,7 @@ class DataPlane:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
 
-    def _exchanges(self) -> Iterator[Exchange | LocalExchange]:
+    def _exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
@@ -212,6 +223,9 @@ class DataPlane:
         if self.draining and not self.in_flight:
             self._drained.set()
 
+    def _on_level(self, level: Level) -> None:
+        self.door.level = level
+
     async def start(self) -> None:
         """Bind every listener.
 
@@ -221,20 +235,34 @@ class DataPlane:
         """
         for listener in self.listeners:
             await listener.start()
+        self.monitor.start()
         self._sweep()
 
     def _sweep(self) -> None:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
+            if self.door.level:
+                listener.part_with_some()
+        self._tell_of(self.door.sweep(perf_counter()))
         for pool in (*self._pools.values(), *self._retired):
             pool.sweep(now)
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
+    @staticmethod
+    def _tell_of(turned_away: dict[str, int]) -> None:
+        """One line for all that were turned away at the door since the last one."""
+        if turned_away:
+            most = sorted(turned_away.items(), key=itemgetter(1), reverse=True)[:TOLD_AT_MOST]
+            told = ", ".join(f"{count} of {name or 'nobody known'}" for name, count in most)
+            log.warning("overload: turned away %d requests: %s", sum(turned_away.values()), told)
+
     async def stop(self, drain_timeout_s: float) -> bool:
         """Stop accepting, let open exchanges finish, close; ``False`` when time ran out on some."""
         self.draining = True
+        self.monitor.stop()
+        self.holds.close()
         for listener in self.listeners:
             listener.stop_accepting()
             listener.drain()

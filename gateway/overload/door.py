@@ -1,0 +1,234 @@
+"""The door: who comes in now, who waits a moment, who is turned away.  Pure; time comes in.
+
+What is scarce in a gateway is its event loop.  How many requests are under way says little: an agent may take
+minutes.  So the door counts what a turn of the loop spends on new requests, and puts off what is beyond that to the
+next turn, in a queue that is fair to callers.  A queue that empties now and then is a burst, and is served.  One that
+does not is overload: then whoever has waited for longer than a few milliseconds is turned away before anything was
+done for it (the controlled delay of Maurer, "Fail at Scale", ACM Queue 13(8), 2015, after CoDel, RFC 8289).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from gateway.admission.rates import RateLimiter
+from gateway.overload.levels import Level
+from gateway.overload.queue import FairQueue
+from gateway.overload.spec import OverloadSpec
+
+MAX_RETRY_AFTER_S = 30
+COUNTED_S = 1.0
+"""Over which it is counted how far the demand is above what is served."""
+MAX_TOLD = 1000
+"""Callers turned away within a second that are told of by name."""
+_OTHERS = "others"
+
+
+class Entry(Enum):
+    """What becomes of a request at the door."""
+
+    IN = "in"
+    WAIT = "wait"
+    LATE = "late"
+    """It waited for too long."""
+    FULL = "full"
+    """Too many wait, and its caller has the most of them."""
+    HELD = "ignored-retry-after"
+    """It was sent while its connection was asked to send nothing."""
+    CONCURRENCY = "concurrency"
+    """Its caller has too many requests under way."""
+    RATE = "rate"
+    """Its caller sends too often."""
+    LEVEL = "level"
+    """Memory or the event loop is at its limit: nobody comes in."""
+    GONE = "caller-gone"
+    """Its caller, or its caller's permission, went while it waited."""
+
+
+class Caller:
+    """A principal, over all its connections."""
+
+    __slots__ = ("connections", "in_flight", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.connections = 0
+        self.in_flight = 0
+
+
+class Visitor(Protocol):
+    """A request that waits at the door."""
+
+    caller: Caller
+    since: float
+    """When it came."""
+
+    def enter(self) -> None:
+        """Come in."""
+
+    def turn_away(self, entry: Entry) -> None:
+        """Go: `entry` says why."""
+
+
+class Door:
+    """Stands before everything; asked once for each request."""
+
+    def __init__(
+        self,
+        spec: OverloadSpec,
+        *,
+        soon: Callable[[Callable[[], None]], object],
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        """Stand before the work that is to be done.
+
+        Args:
+            spec: how much is taken on.
+            soon: has something called in the next turn of the event loop.
+            clock: seconds, of a clock that does not stand still within a turn.
+            random: 0 to 1.
+
+        """
+        self._soon = soon
+        self._clock = clock
+        self._random = random
+        self._turn_s = spec.turn_s
+        self._max_wait_s = spec.max_wait_s
+        self._max_burst_wait_s = spec.max_burst_wait_s
+        self._max_in_flight = spec.max_in_flight_per_principal
+        self._rate = spec.rate_per_principal
+        self._rates = RateLimiter()
+        self._rate_wait_s = 0.0
+        """How long the caller that was asked about last has to wait for its rate."""
+        self.level = Level.NORMAL
+        self.queue: FairQueue[Visitor] = FairQueue(spec.max_waiting)
+        self._callers: dict[str, Caller] = {}
+        self._in_turn = False
+        """Something came in this turn of the loop, or waits for the next."""
+        self._turn_began = 0.0
+        self._standing_since = math.inf
+        """When the queue was empty last."""
+        self.turned_away_at = -math.inf
+        """When somebody was turned away last because of the load."""
+        self.shed: dict[Entry, int] = {}
+        """How many were turned away, by why."""
+        self._let_in = 0
+        self._turned_away = 0
+        self._over = 0.0
+        """How many were turned away for each that was let in, lately."""
+        self._counted_from = 0.0
+        self._told: dict[str, int] = {}
+
+    # -- callers ----------------------------------------------------------------------------------------
+
+    def welcome(self, name: str) -> Caller:
+        """A connection of the caller `name` asks for something for the first time."""
+        caller = self._callers.get(name)
+        if caller is None:
+            caller = self._callers[name] = Caller(name)
+        caller.connections += 1
+        return caller
+
+    def goodbye(self, caller: Caller) -> None:
+        """A connection that was welcomed is gone."""
+        caller.connections -= 1
+        if not caller.connections:
+            self._callers.pop(caller.name, None)
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def knock(self, caller: Caller, now: float) -> Entry:
+        """Whether a request comes in: `Entry.IN` now; `Entry.WAIT`, by `wait`; else not, and that is counted."""
+        if caller.in_flight >= self._max_in_flight:
+            return self.refuse(Entry.CONCURRENCY, caller, now)
+        rate = self._rate
+        if rate is not None:
+            self._rate_wait_s = self._rates.take("", caller.name, rate.per_s, rate.count, now)
+            if self._rate_wait_s:
+                return self.refuse(Entry.RATE, caller, now)
+        if self.level >= Level.NO_STREAMS:
+            return self.refuse(Entry.LEVEL, caller, now)
+        if not self._in_turn:
+            self._in_turn = True
+            self._turn_began = now
+            self._soon(self._next_turn)
+        elif self.queue or now - self._turn_began > self._turn_s:
+            return Entry.WAIT
+        self._let_in += 1
+        return Entry.IN
+
+    def wait(self, visitor: Visitor) -> None:
+        """`visitor` waits: it is told once, later, to enter or to go, unless it leaves before; or now to go."""
+        if not self.queue:
+            self._standing_since = visitor.since
+        loser = self.queue.push(visitor.caller.name, visitor)
+        if loser is not None:
+            self._turn_away(loser, Entry.FULL, visitor.since)
+
+    def leave(self, visitor: Visitor) -> None:
+        """`visitor` waits no longer."""
+        self.queue.remove(visitor)
+
+    def refuse(self, entry: Entry, caller: Caller, now: float) -> Entry:
+        """Count one that does not come in."""
+        self.shed[entry] = self.shed.get(entry, 0) + 1
+        name = caller.name
+        if name not in self._told and len(self._told) >= MAX_TOLD:
+            name = _OTHERS
+        self._told[name] = self._told.get(name, 0) + 1
+        self._turned_away += 1
+        if entry is Entry.LATE or entry is Entry.FULL:
+            self.turned_away_at = now
+        return entry
+
+    def _turn_away(self, visitor: Visitor, entry: Entry, now: float) -> None:
+        self.refuse(entry, visitor.caller, now)
+        visitor.turn_away(entry)
+
+    def wait_limit_s(self, now: float) -> float:
+        """How long a request may wait: little, once the queue has not been empty for long."""
+        standing = self.queue and now - self._standing_since > self._max_burst_wait_s
+        return self._max_wait_s if standing else self._max_burst_wait_s
+
+    def _next_turn(self) -> None:
+        """The event loop has begun another turn: let in who waits, as far as the turn's time goes."""
+        queue = self.queue
+        if not queue:
+            self._in_turn = False
+            return
+        self._soon(self._next_turn)
+        began = now = self._turn_began = self._clock()
+        limit = self.wait_limit_s(now)
+        while queue and now - began <= self._turn_s:
+            visitor = queue.pop()
+            if now - visitor.since > limit:
+                self._turn_away(visitor, Entry.LATE, now)
+            else:
+                self._let_in += 1
+                visitor.enter()
+            now = self._clock()
+
+    # -- how far over -----------------------------------------------------------------------------------
+
+    def retry_after_s(self, entry: Entry) -> int:
+        """When who was just turned away may come again, in seconds.
+
+        The more are turned away, the later; jittered, so that they do not come at once.
+        """
+        jitter_s = int(self._random() * (2 + self._over))
+        if entry is Entry.RATE:
+            return math.ceil(self._rate_wait_s)
+        return min(MAX_RETRY_AFTER_S, 1 + jitter_s)
+
+    def sweep(self, now: float) -> dict[str, int]:
+        """How many were turned away since the last time, by caller."""
+        if now - self._counted_from >= COUNTED_S:
+            self._over = self._turned_away / max(1, self._let_in)
+            self._let_in = self._turned_away = 0
+            self._counted_from = now
+        told, self._told = self._told, {}
+        return told
