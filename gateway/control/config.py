@@ -111,6 +111,19 @@ class Limits(Spec):
     """TCP and TLS to an agent; then the next agent is tried."""
     upstream_idle_timeout_s: Annotated[Duration, Field(alias="upstreamIdleTimeout", gt=0)] = 60.0
     """An unused connection to an agent; then it is closed."""
+    body_timeout_s: Annotated[Duration, Field(alias="bodyTimeout", gt=0)] = 30.0
+    """Until a request's answer begins: how long nothing of its body may come; then 408."""
+    min_body_rate: float = Field(default=32, ge=0)
+    """Bytes a second that a body comes with at least, on average, once it has taken `bodyTimeout`; else 408.  Counted
+    until the answer begins, and not for gRPC."""
+    response_timeout_s: Annotated[Duration, Field(alias="responseTimeout", gt=0)] = 300.0
+    """From the whole request to the head of the agent's answer; then 504."""
+    stream_idle_timeout_s: Annotated[Duration, Field(alias="streamIdleTimeout", gt=0)] = 300.0
+    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended."""
+    max_stream_duration_s: Annotated[Duration | None, Field(alias="maxStreamDuration", gt=0)] = None
+    """A request with its answer, however lively; then it is ended.  Without one, a live stream lives on."""
+    sse_keep_alive_s: Annotated[Duration | None, Field(alias="sseKeepAlive", gt=0)] = None
+    """After so much silence a stream of events gets a comment.  Without one, it gets none."""
     max_timeout_s: Annotated[Duration, Field(alias="maxTimeout", gt=0)] = 600.0
     """Caps ``flight-timeout``."""
     max_header_bytes: int = Field(default=65536, ge=1024)

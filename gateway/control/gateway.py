@@ -29,6 +29,7 @@ from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
@@ -137,6 +138,14 @@ class Gateway:
                 idle_timeout_s=limits.upstream_idle_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
+            ),
+            clocks=Clocks(
+                body_s=limits.body_timeout_s,
+                body_rate=limits.min_body_rate,
+                response_s=limits.response_timeout_s,
+                idle_s=limits.stream_idle_timeout_s,
+                ceiling_s=limits.max_stream_duration_s,
+                keep_alive_s=limits.sse_keep_alive_s,
             ),
             max_timeout_s=limits.max_timeout_s,
             overload=config.overload,

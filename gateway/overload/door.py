@@ -2,9 +2,11 @@
 
 What is scarce in a gateway is its event loop.  How many requests are under way says little: an agent may take
 minutes.  So the door counts what a turn of the loop spends on new requests, and puts off what is beyond that to the
-next turn, in a queue that is fair to callers.  A queue that empties now and then is a burst, and is served.  One that
-does not is overload: then whoever has waited for longer than a few milliseconds is turned away before anything was
-done for it (the controlled delay of Maurer, "Fail at Scale", ACM Queue 13(8), 2015, after CoDel, RFC 8289).
+next turn, in a queue that is fair to callers.  It measures the queue in work: the processor time that the loop has used
+while a request waited, which is the same whether others use the machine or not.  A tenth of a second of it is a burst,
+and is served.  More is overload: from then on whoever has waited for a few milliseconds is turned away, before anything
+was done for it, until nobody is asked to come again later.  (Maurer, "Fail at Scale", ACM Queue 13(8), 2015, has the
+two limits; they go back to CoDel, RFC 8289.)
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class Visitor(Protocol):
 
     caller: Caller
     since: float
-    """When it came."""
+    """The door's own: what work had been done when it came."""
 
     def enter(self) -> None:
         """Come in."""
@@ -82,6 +84,7 @@ class Door:
         *,
         soon: Callable[[Callable[[], None]], object],
         clock: Callable[[], float],
+        work: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
         """Stand before the work that is to be done.
@@ -90,11 +93,13 @@ class Door:
             spec: how much is taken on.
             soon: has something called in the next turn of the event loop.
             clock: seconds, of a clock that does not stand still within a turn.
+            work: seconds of processor time that the event loop has used.
             random: 0 to 1.
 
         """
         self._soon = soon
         self._clock = clock
+        self._work = work
         self._random = random
         self._turn_s = spec.turn_s
         self._max_wait_s = spec.max_wait_s
@@ -110,8 +115,10 @@ class Door:
         self._in_turn = False
         """Something came in this turn of the loop, or waits for the next."""
         self._turn_began = 0.0
-        self._standing_since = math.inf
-        """When the queue was empty last."""
+        self._worked = 0.0
+        """What work had been done when this turn began, or the first came to wait in it."""
+        self.strained_until = -math.inf
+        """Until then somebody is asked to stay away because of the load."""
         self.turned_away_at = -math.inf
         """When somebody was turned away last because of the load."""
         self.shed: dict[Entry, int] = {}
@@ -161,13 +168,14 @@ class Door:
         self._let_in += 1
         return Entry.IN
 
-    def wait(self, visitor: Visitor) -> None:
+    def wait(self, visitor: Visitor, now: float) -> None:
         """`visitor` waits: it is told once, later, to enter or to go, unless it leaves before; or now to go."""
         if not self.queue:
-            self._standing_since = visitor.since
+            self._worked = self._work()
+        visitor.since = self._worked
         loser = self.queue.push(visitor.caller.name, visitor)
         if loser is not None:
-            self._turn_away(loser, Entry.FULL, visitor.since)
+            self._turn_away(loser, Entry.FULL, now)
 
     def leave(self, visitor: Visitor) -> None:
         """`visitor` waits no longer."""
@@ -189,10 +197,9 @@ class Door:
         self.refuse(entry, visitor.caller, now)
         visitor.turn_away(entry)
 
-    def wait_limit_s(self, now: float) -> float:
-        """How long a request may wait: little, once the queue has not been empty for long."""
-        standing = self.queue and now - self._standing_since > self._max_burst_wait_s
-        return self._max_wait_s if standing else self._max_burst_wait_s
+    def max_wait_s(self, now: float) -> float:
+        """How long a request may wait: little, while others are asked to stay away."""
+        return self._max_wait_s if now < self.strained_until else self._max_burst_wait_s
 
     def _next_turn(self) -> None:
         """The event loop has begun another turn: let in who waits, as far as the turn's time goes."""
@@ -202,10 +209,10 @@ class Door:
             return
         self._soon(self._next_turn)
         began = now = self._turn_began = self._clock()
-        limit = self.wait_limit_s(now)
+        self._worked = self._work()
         while queue and now - began <= self._turn_s:
             visitor = queue.pop()
-            if now - visitor.since > limit:
+            if self._worked - visitor.since > self.max_wait_s(now):
                 self._turn_away(visitor, Entry.LATE, now)
             else:
                 self._let_in += 1
@@ -222,7 +229,10 @@ class Door:
         jitter_s = int(self._random() * (2 + self._over))
         if entry is Entry.RATE:
             return math.ceil(self._rate_wait_s)
-        return min(MAX_RETRY_AFTER_S, 1 + jitter_s)
+        retry_after_s = min(MAX_RETRY_AFTER_S, 1 + jitter_s)
+        if entry is Entry.LATE or entry is Entry.FULL:
+            self.strained_until = max(self.strained_until, self.turned_away_at + retry_after_s)
+        return retry_after_s
 
     def sweep(self, now: float) -> dict[str, int]:
         """How many were turned away since the last time, by caller."""

@@ -15,10 +15,10 @@ class OverloadSpec(Spec):
 
     turn_s: Annotated[Duration, Field(alias="turn", gt=0)] = 0.001
     """What one turn of the event loop spends on new requests, at most; the others wait for the next turn."""
-    max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 0.005
-    """How long a request may wait so while there is no end of them; then 503 overloaded."""
     max_burst_wait_s: Annotated[Duration, Field(alias="maxBurstWait", gt=0)] = 0.1
-    """The same while they have been waiting for no longer than this: bursts are served."""
+    """How long a request may wait so, in processor time of the event loop; then 503 overloaded."""
+    max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 0.005
+    """The same while others are asked to stay away: those who are let in are then served at once."""
     max_waiting: int = Field(default=1024, ge=1)
     """Requests that wait so; beyond it the newest of the caller with the most of them gets 503 overloaded."""
     max_in_flight_per_principal: int = Field(default=10_000, ge=1)

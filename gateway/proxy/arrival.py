@@ -62,23 +62,23 @@ class Arrival:
     agent = None
     """No agent has it."""
 
-    def __init__(self, downstream: DownstreamConnection, stream: int, caller: Caller, now: float) -> None:
+    def __init__(self, downstream: DownstreamConnection, stream: int, caller: Caller) -> None:
         self.downstream = downstream
         self.stream = stream
         self.caller = caller
-        self.since = now
+        self.since = 0.0
         self.finished = False
         self._ended = False
         self._trailers: Fields | None = None
         self._held: list[tuple[bytes, int]] = []
         """Its body so far."""
 
-    def begin(self, head: RequestHead, entry: Entry, *, ended: bool) -> None:
+    def begin(self, head: RequestHead, entry: Entry, now: float, *, ended: bool) -> None:
         """Wait, or go."""
         self.head = head
         self._ended = ended
         if entry is Entry.WAIT:
-            self.downstream.plane.door.wait(self)
+            self.downstream.plane.door.wait(self, now)
         else:
             self.turn_away(entry)
 
@@ -155,6 +155,9 @@ class Arrival:
     def downstream_writable(self) -> None:
         """The caller's side takes data again: there is none yet."""
 
+    def tick(self, now: float) -> None:
+        """Look at the clocks: it is here for too short a time."""
+
     def judge_again(self, snapshot: Snapshot, now: float) -> None:
         """A new snapshot: it is judged when it comes in."""
 
@@ -215,7 +218,7 @@ class Holds:
                 continue
             room = room and until <= now  # one at a time, to see what it brings
             del self._held[connection]
-            connection.let_go(late=now - since > door.wait_limit_s(now))
+            connection.let_go(late=now - since > door.max_wait_s(now))
         if self._held:
             self._timer = self._loop.call_later(HOLDS_INTERVAL_S, self._look)
 

@@ -206,8 +206,8 @@ class DownstreamConnection(Connection):
             exchange = self.exchanges[stream] = Exchange(plane, self, stream)
             exchange.begin(head, ended=event.ended)
         else:
-            arrival = self.exchanges[stream] = Arrival(self, stream, caller, now)
-            arrival.begin(head, entry, ended=event.ended)
+            arrival = self.exchanges[stream] = Arrival(self, stream, caller)
+            arrival.begin(head, entry, now, ended=event.ended)
 
     def told_to_wait(self, retry_after_s: int) -> None:
         """One of the requests was turned away; a caller that goes on all the same is held."""

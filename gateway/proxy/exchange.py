@@ -17,8 +17,11 @@ from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
 from gateway.proxy.body import GuardedBody
+from gateway.proxy.clocks import Phase, Watch
+from gateway.proxy.endings import KEEP_ALIVE, at_line_start, is_event_stream, last_words
+from gateway.proxy.upload import Upload
 from gateway.recording import Decided
-from gateway.refusal import Reason, Refusal, answer
+from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
 from gateway.routing import Agent
 
 if TYPE_CHECKING:
@@ -33,8 +36,6 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """Agents tried for one packet, as long as no other has done anything with it, or it may be done twice."""
-MAX_KEPT_BYTES = 65536
-"""A body up to here can be sent again to another agent."""
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
@@ -52,22 +53,19 @@ class Exchange:
 
     __slots__ = (
         "_asked_at",
-        "_body",
         "_deadline",
-        "_held",
-        "_kept",
-        "_kept_bytes",
         "_lease",
         "_loaded",
-        "_owed_down",
         "_owed_up",
         "_placing",
         "_pool",
-        "_request_ended",
-        "_request_sent",
+        "_response",
+        "_tail",
         "_tried",
         "_up",
         "_up_stream",
+        "_upload",
+        "_watch",
         "agent",
         "attempts",
         "bytes_in",
@@ -119,20 +117,16 @@ class Exchange:
         self._placing = False
         """It is being found out which agent it goes to."""
         self._asked_at = 0.0
-        self._held: list[tuple[bytes, int]] = []
-        """Body that came before an agent's connection was ready."""
-        self._body: GuardedBody | None = None
-        """Until it is whole, a body that no agent may have as it comes."""
-        self._request_ended: tuple[Fields | None] | None = None
-        """The caller has ended its message, with these trailers."""
-        self._request_sent = False
-        self._kept: list[bytes] | None = []
-        """What of the body has been sent on, to be sent again; ``None`` when it is too much, or needed no more."""
-        self._kept_bytes = 0
-        self._owed_down = 0
-        """Request data that the agent's side has not taken, so that the caller gets no new window for it."""
+        self._upload = Upload(downstream, stream)
+        self._response: ResponseHead | None = None
+        """As the caller got it."""
+        self._tail = b""
+        """The last bytes that the caller got."""
         self._owed_up = 0
+        """Response data that the caller's side has not taken."""
         self._deadline: asyncio.TimerHandle | None = None
+        self._watch: Watch | None = None
+        """Its clocks, once it is open for a moment."""
 
     # -- from the caller --------------------------------------------------------------------------------
 
@@ -144,8 +138,6 @@ class Exchange:
         self.head = head
         self.tunnel = bool(head.protocol)
         self.snapshot: Snapshot = plane.snapshot
-        if ended:
-            self._request_ended = (None,)
         try:
             verdict = decide(head, self.downstream.principal, self.snapshot, now, plane.entropy)
         except Exception:
@@ -172,71 +164,32 @@ class Exchange:
         self.decided = perf_counter()
         if (verdict.content_digest or verdict.structured) and not self.tunnel:
             digest = digest_check(verdict.content_digest) if verdict.content_digest else None
-            self._body = GuardedBody(digest, structured=verdict.structured)
-            # To an agent over HTTP/1.1 a head that says so is a whole message: there is no last piece to hold back.
-            if ended or _says_empty(head):
-                self._body_ended()
+            self._upload.guard(GuardedBody(digest, structured=verdict.structured))
+        if ended:
+            self.on_request_end(None)
+        elif _says_empty(head):
+            # To an agent over HTTP/1.1 such a head is a whole message: there is no last piece to hold back.
+            self._body_came(self._upload.clear())
         if not (self.finished or (verdict.structured and not self.tunnel)):
             self._enter()
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
         self.bytes_in += len(data)
-        body = self._body
-        if body is None:
-            self._send_on(data, size)
-            return
-        taken = body.take(data, size)
-        if isinstance(taken, Refusal):
-            self._refuse(taken)
-        elif taken is not None:
-            self._send_on(*taken)
-        elif body.envelope is not None:
-            self.downstream.consumed(self.stream, size)
-
-    def _send_on(self, data: bytes, size: int) -> None:
-        up = self._up
-        if up is None:
-            self._held.append((data, size))
-            self.downstream.pause()
-            return
-        kept = self._kept
-        if kept is not None:
-            kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes > MAX_KEPT_BYTES:
-                self._kept = None
-        if up.send_data(self._up_stream, data):
-            if not self._owed_down:
-                self.downstream.consumed(self.stream, size)
-                return
-        else:
-            self.downstream.pause()
-        self._owed_down += size
+        refusal = self._upload.take(data, size)
+        if refusal is not None:
+            self._refuse(refusal)
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
-        self._request_ended = (trailers,)
-        self._body_ended()
+        self._body_came(self._upload.end(trailers))
 
-    def _body_ended(self) -> None:
-        body, self._body = self._body, None
-        if body is not None:
-            last = body.end()
-            if isinstance(last, Refusal):
-                self._break_off(last)
-                return
-            if body.envelope is not None:
-                self._compare(bytes(body.envelope))
-                return
-            if last is not None:
-                self._send_on(*last)
-        self._end_request()
-
-    def _end_request(self) -> None:
-        if self._request_ended is not None and self._up is not None and not self._held:
-            self._request_sent = True
-            self._up.end(self._up_stream, self._request_ended[0])
+    def _body_came(self, found: Refusal | bytes | None) -> None:
+        """All of the body is there: it is right, or refused, or an envelope that is to be compared."""
+        if isinstance(found, Refusal):
+            self._break_off(found)
+        elif found is not None:
+            self._compare(found)
 
     def on_caller_gone(self) -> None:
         """The caller broke off: so does everything done for it."""
@@ -288,7 +241,7 @@ class Exchange:
             if refusal is not None:
                 self._refuse(refusal)
                 return
-            self._held = [(envelope, 0)]
+            self._upload.put(envelope)
             self._enter()
 
         self.plane.gate.compare(self.head, envelope, principal, compared)
@@ -364,23 +317,10 @@ class Exchange:
             fields = [item for item in fields if item[0] != names.TIMEOUT]
             fields.append((names.TIMEOUT, b"%d" % left))
         onward = RequestHead(head.method, connection.pool.scheme, head.authority, head.path, fields, head.protocol)
-        held = self._held
-        ended = self._request_ended
-        at_once = ended is not None and not held and ended[0] is None and not self.tunnel
-        self._up_stream = connection.open(self, onward, ended=at_once)
-        if at_once:
-            self._request_sent = True
-            return
-        if held:
-            self._held = []
-            for data, size in held:
-                self._send_on(data, size)
-            if not self._owed_down:
-                self.downstream.resume()
-            elif self.attempts > 1:
-                self.upstream_writable()  # what an agent before this one had not taken
-        if ended is not None:
-            self._end_request()
+        upload = self._upload
+        head_only = upload.at_once and not self.tunnel
+        self._up_stream = connection.open(self, onward, ended=head_only)
+        upload.start(connection, self._up_stream, head_only=head_only)
 
     def on_agent_gone(self) -> None:
         """The agent left before a connection to it was there."""
@@ -413,11 +353,11 @@ class Exchange:
 
     def _retry(self, otherwise: Refusal) -> None:
         """Go on to another agent of those that the snapshot in force gives, if the packet can be sent once more."""
-        forward, principal, kept = self.forward, self.downstream.principal, self._kept
+        forward, principal = self.forward, self.downstream.principal
         assert forward is not None
         assert principal is not None
         self._unload()
-        if self.responded or kept is None or self.attempts >= MAX_ATTEMPTS:
+        if self.responded or self.attempts >= MAX_ATTEMPTS or not self._upload.rewind():
             self._break_off(otherwise)
             return
         plane = self.plane
@@ -429,9 +369,6 @@ class Exchange:
             self.route, self.snapshot = judgement.route, plane.snapshot
         if self.agent is not None:
             self._tried.append(self.agent.name)
-        self._request_sent = False
-        self._held = [*((data, 0) for data in kept), *self._held]
-        self._kept, self._kept_bytes = [], 0
         self._placing = True
 
         def placed(agent: Agent | None) -> None:
@@ -459,11 +396,8 @@ class Exchange:
 
     def upstream_writable(self) -> None:
         """The agent's side takes data again."""
-        up = self._up
-        if up is not None and not self.finished and self._owed_down and not up.congested:
-            owed, self._owed_down = self._owed_down, 0
-            self.downstream.consumed(self.stream, owed)
-            self.downstream.resume()
+        if not self.finished:
+            self._upload.writable()
 
     # -- from the agent ---------------------------------------------------------------------------------
 
@@ -477,7 +411,7 @@ class Exchange:
             return
         self.status = head.status
         self.responded = True
-        self._kept = None
+        self._upload.keep_no_more()
         self._observed(ok=head.status not in FAILURE_STATUSES)
         fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
@@ -487,7 +421,8 @@ class Exchange:
         )
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
-        self.downstream.send_response(self.stream, ResponseHead(head.status, fields), ended=ended)
+        self._response = ResponseHead(head.status, fields)
+        self.downstream.send_response(self.stream, self._response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
 
@@ -496,6 +431,7 @@ class Exchange:
         up = self._up
         assert up is not None
         self.bytes_out += len(data)
+        self._tail = data[-1:]
         if self.downstream.send_data(self.stream, data):
             if not self._owed_up:
                 up.consumed(self._up_stream, size)
@@ -508,6 +444,39 @@ class Exchange:
         """The agent's message is whole."""
         self.downstream.end(self.stream, trailers)
         self._finish(Outcome.COMPLETED)
+
+    # -- clocks -----------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look at the clocks: what does not move ends; `now` is the loop's time, about once a second."""
+        if self.finished:
+            return
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = Watch(self.plane.clocks, now, self.bytes_in)
+        refusal = watch.look(now, self._phase, self.bytes_in, self.bytes_out + self.responded)
+        if refusal is not None:
+            self._break_off(refusal)
+        elif watch.speak(now):
+            self._show_life()
+
+    @property
+    def _phase(self) -> Phase:
+        if self.responded:
+            return Phase.OPEN
+        upload = self._upload
+        live = self.tunnel or (field_value(self.head.fields, names.CONTENT_TYPE) or b"").startswith(GRPC_CONTENT_TYPE)
+        return Phase.ASKED if upload.ended or upload.stalled or live else Phase.UPLOADING
+
+    def _show_life(self) -> None:
+        """Tell the readers of an event stream that it is still there."""
+        if (
+            self._response is not None
+            and is_event_stream(self._response)
+            and at_line_start(self._tail)
+            and not self._owed_up
+        ):
+            self.downstream.send_data(self.stream, KEEP_ALIVE)
 
     # -- endings ----------------------------------------------------------------------------------------
 
@@ -529,10 +498,24 @@ class Exchange:
     def _break_off(self, refusal: Refusal, outcome: Outcome = Outcome.FAILED) -> None:
         """It cannot go on: say so while that is possible, else reset."""
         if self.responded:
-            self.downstream.reset(self.stream)
+            self._end_early(refusal)
             self._finish(outcome, refusal)
         else:
             self._refuse(refusal, outcome)
+
+    def _end_early(self, refusal: Refusal) -> None:
+        """End an answer that is not whole."""
+        response, forward, downstream = self._response, self.forward, self.downstream
+        last = None
+        if response is not None and forward is not None and not self.tunnel:
+            last = last_words(response, self._tail, refusal, forward.packet.id)
+        if last is None:
+            downstream.reset(self.stream)
+            return
+        body, trailers = last
+        if body:
+            downstream.send_data(self.stream, body)
+        downstream.end(self.stream, trailers)
 
     def _refuse(self, refusal: Refusal, outcome: Outcome = Outcome.REFUSED) -> None:
         verdict = self.forward or self.refuse
@@ -556,9 +539,7 @@ class Exchange:
 
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
-        self._held = []
-        self._kept = None
-        self._body = None
+        self._upload.drop()
         self._unload()
         if not self._placing:
             self._let_go()
@@ -568,7 +549,7 @@ class Exchange:
         up, self._up = self._up, None
         if up is not None:
             # A request that was not sent to its end, or an answer not awaited, is broken off at once.
-            up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._request_sent)
+            up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._upload.sent)
         elif self._pool is not None:
             self._pool.cancel(self)
         self.downstream.release(self.stream)

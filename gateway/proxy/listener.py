@@ -95,6 +95,8 @@ class Listener:
             if connection.valid_until < wall:
                 connection.expire()
             if connection.exchanges:
+                for exchange in list(connection.exchanges.values()):
+                    exchange.tick(now)
                 continue
             waited = now - connection.idle_since
             if waited > (self.limits.idle_timeout_s if connection.asked else self.limits.headers_timeout_s):

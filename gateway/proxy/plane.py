@@ -20,6 +20,7 @@ from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
 from gateway.overload import Door, Level, Monitor, OverloadSpec
 from gateway.proxy.arrival import Holds
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
@@ -99,6 +100,7 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
         overload: OverloadSpec | None = None,
@@ -109,8 +111,9 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
         overload = overload or OverloadSpec()
-        self.door = Door(overload, soon=loop.call_soon, clock=perf_counter, random=random.random)
+        self.door = Door(overload, soon=loop.call_soon, clock=perf_counter, work=time.thread_time, random=random.random)
         self.holds = Holds(loop, self.door)
         self.monitor = Monitor(loop, overload, self._on_level)
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)

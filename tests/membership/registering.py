@@ -24,6 +24,7 @@ from gateway.membership.registration_store import RegistrationMemory, Registrati
 from gateway.policy import PolicySet
 from gateway.policy.load import load_all, load_policies
 from gateway.policy.membership import MembershipPolicySet
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
@@ -96,6 +97,7 @@ class Registering:
             ),
             leases=LeaseMemory(LeaseSpec()),
             upstream_limits=UpstreamLimits(),
+            clocks=Clocks(),
         )
         self.plane.local = LocalRequests(loop, self.registrations, telemetry.defect)
         self.listener = Listener(
