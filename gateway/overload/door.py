@@ -3,10 +3,12 @@
 What is scarce in a gateway is its event loop.  How many requests are under way says little: an agent may take
 minutes.  So the door counts what a turn of the loop spends on new requests, and puts off what is beyond that to the
 next turn, in a queue that is fair to callers.  It measures the queue in work: the processor time that the loop has used
-while a request waited, which is the same whether others use the machine or not.  A tenth of a second of it is a burst,
-and is served.  More is overload: from then on whoever has waited for a few milliseconds is turned away, before anything
-was done for it, until nobody is asked to come again later.  (Maurer, "Fail at Scale", ACM Queue 13(8), 2015, has the
-two limits; they go back to CoDel, RFC 8289.)
+while a request waited, which is the same whether others use the machine or not.
+
+A queue that is short now and then is a burst, and is served.  One that has been long for a while is overload.  Then one
+request is turned away before anything was done for it, and after a while another one, at shorter and shorter
+intervals, until it is short again: callers that honour ``retry-after`` are as many senders that slow down, and turning
+all of them away at once would leave nobody.  (CoDel, RFC 8289, with requests for packets.)
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from gateway.overload.queue import FairQueue
 from gateway.overload.spec import OverloadSpec
 
 MAX_RETRY_AFTER_S = 30
+LONG_FOR_S = 0.1
+"""How long the queue must have been long until somebody is turned away (RFC 8289 section 4.2)."""
+FORGOTTEN_AFTER = 16
+"""So many times that after the last one, the intervals begin anew (RFC 8289 section 4.3 does the same)."""
 COUNTED_S = 1.0
 """Over which it is counted how far the demand is above what is served."""
 MAX_TOLD = 1000
@@ -34,12 +40,12 @@ class Entry(Enum):
 
     IN = "in"
     WAIT = "wait"
+    QUEUE = "queue"
+    """The queue has been long for a while, and its caller has the most in it."""
     LATE = "late"
     """It waited for too long."""
     FULL = "full"
     """Too many wait, and its caller has the most of them."""
-    HELD = "ignored-retry-after"
-    """It was sent while its connection was asked to send nothing."""
     CONCURRENCY = "concurrency"
     """Its caller has too many requests under way."""
     RATE = "rate"
@@ -103,7 +109,7 @@ class Door:
         self._random = random
         self._turn_s = spec.turn_s
         self._max_wait_s = spec.max_wait_s
-        self._max_burst_wait_s = spec.max_burst_wait_s
+        self._target_wait_s = spec.target_wait_s
         self._max_in_flight = spec.max_in_flight_per_principal
         self._rate = spec.rate_per_principal
         self._rates = RateLimiter()
@@ -117,8 +123,11 @@ class Door:
         self._turn_began = 0.0
         self._worked = 0.0
         """What work had been done when this turn began, or the first came to wait in it."""
-        self.strained_until = -math.inf
-        """Until then somebody is asked to stay away because of the load."""
+        self._long_since = math.inf
+        """Since when the queue has been long."""
+        self._next_at = math.inf
+        """When the next one is turned away, while it is long."""
+        self._in_a_row = 0
         self.turned_away_at = -math.inf
         """When somebody was turned away last because of the load."""
         self.shed: dict[Entry, int] = {}
@@ -189,17 +198,13 @@ class Door:
             name = _OTHERS
         self._told[name] = self._told.get(name, 0) + 1
         self._turned_away += 1
-        if entry is Entry.LATE or entry is Entry.FULL:
+        if entry is Entry.QUEUE or entry is Entry.LATE or entry is Entry.FULL:
             self.turned_away_at = now
         return entry
 
     def _turn_away(self, visitor: Visitor, entry: Entry, now: float) -> None:
         self.refuse(entry, visitor.caller, now)
         visitor.turn_away(entry)
-
-    def max_wait_s(self, now: float) -> float:
-        """How long a request may wait: little, while others are asked to stay away."""
-        return self._max_wait_s if now < self.strained_until else self._max_burst_wait_s
 
     def _next_turn(self) -> None:
         """The event loop has begun another turn: let in who waits, as far as the turn's time goes."""
@@ -212,12 +217,31 @@ class Door:
         self._worked = self._work()
         while queue and now - began <= self._turn_s:
             visitor = queue.pop()
-            if self._worked - visitor.since > self.max_wait_s(now):
+            waited = self._worked - visitor.since
+            if waited > self._max_wait_s:
                 self._turn_away(visitor, Entry.LATE, now)
             else:
+                self._shorten(waited, now)
                 self._let_in += 1
                 visitor.enter()
             now = self._clock()
+
+    def _shorten(self, waited: float, now: float) -> None:
+        """Turn one away, if the queue has been long for long enough."""
+        queue = self.queue
+        if waited < self._target_wait_s or not queue:
+            self._long_since = math.inf
+            return
+        if self._long_since > now:
+            self._long_since = now
+            # Shortly after it was long before, it goes on where it was.
+            lately = now - self._next_at < LONG_FOR_S * FORGOTTEN_AFTER
+            self._in_a_row = max(0, self._in_a_row - 2) if lately else 0
+            self._next_at = now + LONG_FOR_S
+        elif now >= self._next_at:
+            self._in_a_row += 1
+            self._next_at = now + LONG_FOR_S / math.sqrt(self._in_a_row)
+            self._turn_away(queue.lose(), Entry.QUEUE, now)
 
     # -- how far over -----------------------------------------------------------------------------------
 
@@ -226,13 +250,10 @@ class Door:
 
         The more are turned away, the later; jittered, so that they do not come at once.
         """
-        jitter_s = int(self._random() * (2 + self._over))
+        jitter_s = int(self._random() * (3 + self._over))
         if entry is Entry.RATE:
             return math.ceil(self._rate_wait_s)
-        retry_after_s = min(MAX_RETRY_AFTER_S, 1 + jitter_s)
-        if entry is Entry.LATE or entry is Entry.FULL:
-            self.strained_until = max(self.strained_until, self.turned_away_at + retry_after_s)
-        return retry_after_s
+        return min(MAX_RETRY_AFTER_S, 1 + jitter_s)
 
     def sweep(self, now: float) -> dict[str, int]:
         """How many were turned away since the last time, by caller."""

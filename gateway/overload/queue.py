@@ -59,10 +59,7 @@ class FairQueue(Generic[T]):
         if len(self._keys) >= self._capacity:
             if held >= self._longest:
                 return item
-            greedy = next(iter(self._by_length[self._longest]))
-            loser, _ = self._turns[greedy].popitem()
-            del self._keys[loser]
-            self._shrunk(greedy)
+            loser = self.lose()
         if items is None:
             items = self._turns[key] = OrderedDict()
         items[item] = None
@@ -87,6 +84,21 @@ class FairQueue(Generic[T]):
         del self._keys[item]
         self._turns.move_to_end(key)
         self._shrunk(key)
+        return item
+
+    def lose(self) -> T:
+        """Take the newest item of the key with the most of them.
+
+        Raises:
+            LookupError: there is none.
+
+        """
+        if not self._longest:
+            raise LookupError("the queue is empty")
+        greedy = next(iter(self._by_length[self._longest]))
+        item, _ = self._turns[greedy].popitem()
+        del self._keys[item]
+        self._shrunk(greedy)
         return item
 
     def remove(self, item: T) -> bool:

@@ -15,10 +15,11 @@ class OverloadSpec(Spec):
 
     turn_s: Annotated[Duration, Field(alias="turn", gt=0)] = 0.001
     """What one turn of the event loop spends on new requests, at most; the others wait for the next turn."""
-    max_burst_wait_s: Annotated[Duration, Field(alias="maxBurstWait", gt=0)] = 0.1
-    """How long a request may wait so, in processor time of the event loop; then 503 overloaded."""
-    max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 0.005
-    """The same while others are asked to stay away: those who are let in are then served at once."""
+    target_wait_s: Annotated[Duration, Field(alias="targetWait", gt=0)] = 0.02
+    """How long requests may wait so for longer than a moment, in processor time of the event loop.  While they wait for
+    longer, one after the other gets 503 overloaded."""
+    max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 0.2
+    """The same for any one of them, even in a burst; then 503 overloaded."""
     max_waiting: int = Field(default=1024, ge=1)
     """Requests that wait so; beyond it the newest of the caller with the most of them gets 503 overloaded."""
     max_in_flight_per_principal: int = Field(default=10_000, ge=1)

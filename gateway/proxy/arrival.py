@@ -30,10 +30,10 @@ ROOM_AFTER_S: Final = 0.05
 
 _OVERLOADED = "the gateway has more to do than it can; send nothing until retry-after has passed"
 _WHY: Final = {
+    Entry.QUEUE: (Reason.OVERLOADED, _OVERLOADED),
     Entry.LATE: (Reason.OVERLOADED, _OVERLOADED),
     Entry.FULL: (Reason.OVERLOADED, _OVERLOADED),
     Entry.LEVEL: (Reason.OVERLOADED, _OVERLOADED),
-    Entry.HELD: (Reason.OVERLOADED, "sent before retry-after had passed; send nothing until then"),
     Entry.CONCURRENCY: (Reason.RATE_LIMITED, "too many requests of yours are under way; wait for some of them"),
     Entry.RATE: (Reason.RATE_LIMITED, "you send more requests than a caller may; slow down"),
 }
@@ -115,8 +115,7 @@ class Arrival:
         retry_after_s = downstream.plane.door.retry_after_s(entry)
         head, body = prebuilt(entry, retry_after_s, field_value(self.head.fields, names.CONTENT_TYPE) or b"")
         self._answer(head, body)
-        if entry is not Entry.HELD:
-            downstream.told_to_wait(retry_after_s)
+        downstream.told_to_wait(retry_after_s)
 
     def _answer(self, head: ResponseHead, body: bytes) -> None:
         downstream, stream = self.downstream, self.stream
@@ -183,8 +182,8 @@ class Holds:
     def __init__(self, loop: asyncio.AbstractEventLoop, door: Door) -> None:
         self._loop = loop
         self._door = door
-        self._held: OrderedDict[DownstreamConnection, tuple[float, float]] = OrderedDict()
-        """Since when, and until when at most; those held for longest first."""
+        self._held: OrderedDict[DownstreamConnection, float] = OrderedDict()
+        """Until when at most; those held for longest first."""
         self._timer: asyncio.TimerHandle | None = None
         self.counts = {Push.HOLD: 0, Push.CLOSE: 0}
         """How often connections were held, and closed, because their callers ignored ``retry-after``."""
@@ -198,7 +197,7 @@ class Holds:
         if connection in self._held:
             return
         self.counts[push] += 1
-        self._held[connection] = (perf_counter(), until)
+        self._held[connection] = until
         connection.hold()
         if push is Push.CLOSE:
             connection.drain()
@@ -213,12 +212,12 @@ class Holds:
         self._timer = None
         now, door = perf_counter(), self._door
         room = not door.queue and now - door.turned_away_at > ROOM_AFTER_S
-        for connection, (since, until) in list(self._held.items()):
+        for connection, until in list(self._held.items()):
             if until > now and not room:
                 continue
             room = room and until <= now  # one at a time, to see what it brings
             del self._held[connection]
-            connection.let_go(late=now - since > door.max_wait_s(now))
+            connection.let_go()
         if self._held:
             self._timer = self._loop.call_later(HOLDS_INTERVAL_S, self._look)
 
@@ -229,4 +228,4 @@ class Holds:
             self._timer = None
         while self._held:
             connection, _ = self._held.popitem()
-            connection.let_go(late=False)
+            connection.let_go()

@@ -78,8 +78,6 @@ class DownstreamConnection(Connection):
         """Once it has asked for something."""
         self._manners: Manners | None = None
         """Once it was turned away."""
-        self._late = False
-        """What is read next was sent while nothing was to be sent."""
         context = listener.context()
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=True))
@@ -150,7 +148,6 @@ class DownstreamConnection(Connection):
     def data_received(self, data: bytes) -> None:
         if not self._lingering:
             super().data_received(data)
-            self._late = False
 
     def dispatch(self, events: list[Event]) -> None:
         exchanges = self.exchanges
@@ -201,7 +198,7 @@ class DownstreamConnection(Connection):
             asked.begin(head, ended=event.ended)
             return
         now = perf_counter()
-        entry = plane.door.refuse(Entry.HELD, caller, now) if self._late else plane.door.knock(caller, now)
+        entry = plane.door.knock(caller, now)
         if entry is Entry.IN:
             exchange = self.exchanges[stream] = Exchange(plane, self, stream)
             exchange.begin(head, ended=event.ended)
@@ -218,9 +215,8 @@ class DownstreamConnection(Connection):
         if push is not Push.NOTHING:
             self.plane.holds.hold(self, push, manners.until)
 
-    def let_go(self, *, late: bool) -> None:
-        """Read again; `late`: what has come in the meantime is not to be served."""
-        self._late = late
+    def let_go(self) -> None:
+        """Read again."""
         if self._manners is not None:
             self._manners.forgive()
         self.unhold()
