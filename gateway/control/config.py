@@ -128,12 +128,20 @@ class Limits(Spec):
     """Caps ``flight-timeout``."""
     max_header_bytes: int = Field(default=65536, ge=1024)
     """A request's header section; beyond it 431."""
+    max_body_bytes: int | None = Field(default=None, ge=1)
+    """A request's body; beyond it 413.  Without a bound, bodies of any length go through, for none is held."""
     max_concurrent_streams: int = Field(default=256, ge=1)
     """Per HTTP/2 connection of a caller; announced in SETTINGS."""
     max_connections_per_agent: int = Field(default=256, ge=1)
     """Beyond it packets wait."""
     max_pending_per_agent: int = Field(default=1024, ge=1)
-    """Packets that wait for a connection; beyond it 503 overloaded."""
+    """Packets that wait for a connection; beyond it one of the caller with the most of them gets 503 overloaded."""
+    max_in_flight_per_agent: int = Field(default=10_000, ge=1)
+    """Packets that an agent has or that wait for it; beyond it 503 overloaded."""
+    max_in_flight_per_capability: int = Field(default=100_000, ge=1)
+    """The same over all agents, by what the packets ask for; beyond it 503 overloaded."""
+    max_pending_per_capability: int = Field(default=10_000, ge=1)
+    """Of these, those that wait for a connection; beyond it 503 overloaded."""
     drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
     """On SIGTERM, how long open exchanges may go on."""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +30,7 @@ from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.overload import Caps
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
@@ -138,7 +140,9 @@ class Gateway:
                 idle_timeout_s=limits.upstream_idle_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
+                max_in_flight=limits.max_in_flight_per_agent,
             ),
+            caps=Caps(limits.max_in_flight_per_capability, limits.max_pending_per_capability),
             clocks=Clocks(
                 body_s=limits.body_timeout_s,
                 body_rate=limits.min_body_rate,
@@ -147,6 +151,7 @@ class Gateway:
                 ceiling_s=limits.max_stream_duration_s,
                 keep_alive_s=limits.sse_keep_alive_s,
             ),
+            max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
             overload=config.overload,
         )

@@ -4,6 +4,7 @@ Enters: callers' names, the time, readings of memory and of the event loop.  Lea
 `Level`.  Knows nothing of packets, policies, agents or sockets; only `monitor` does I/O.
 """
 
+from gateway.overload.caps import Caps
 from gateway.overload.door import Caller, Door, Entry, Visitor
 from gateway.overload.levels import Level
 from gateway.overload.manners import Manners, Push
@@ -11,4 +12,16 @@ from gateway.overload.monitor import Monitor
 from gateway.overload.queue import FairQueue
 from gateway.overload.spec import OverloadSpec
 
-__all__ = ["Caller", "Door", "Entry", "FairQueue", "Level", "Manners", "Monitor", "OverloadSpec", "Push", "Visitor"]
+__all__ = [
+    "Caller",
+    "Caps",
+    "Door",
+    "Entry",
+    "FairQueue",
+    "Level",
+    "Manners",
+    "Monitor",
+    "OverloadSpec",
+    "Push",
+    "Visitor",
+]

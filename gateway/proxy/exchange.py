@@ -7,6 +7,7 @@ carries a deadline.  Whatever happens, it ends once, with one `Handoff`.
 from __future__ import annotations
 
 import logging
+import sys
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,21 @@ _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE
 """Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
 """What policy says of a packet that it no longer allows at any agent."""
+_MAX_DIGITS = 19
+"""A length of more is beyond every bound, and costs time to read."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
 
 
-def _says_empty(head: RequestHead) -> bool:
+def _length(head: RequestHead) -> int | None:
+    """What the head says of its body's length (RFC 9110 section 8.6); the codec has seen to it that it is digits."""
     length = field_value(head.fields, b"content-length")
-    return length is not None and not length.strip(b"0")
+    if not length:
+        return None
+    return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(Reason.BODY_TOO_LARGE, f"a body may have at most {most} bytes here")
 
 
 class Exchange:
@@ -59,6 +69,7 @@ class Exchange:
         "_owed_up",
         "_placing",
         "_pool",
+        "_queued",
         "_response",
         "_tail",
         "_tried",
@@ -112,6 +123,8 @@ class Exchange:
         """Names of agents that failed this packet."""
         self._loaded: Agent | None = None
         """The agent whose load counts this packet."""
+        self._queued = False
+        """It waits for a connection."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
         self._placing = False
@@ -167,18 +180,23 @@ class Exchange:
             self._upload.guard(GuardedBody(digest, structured=verdict.structured))
         if ended:
             self.on_request_end(None)
-        elif _says_empty(head):
-            # To an agent over HTTP/1.1 such a head is a whole message: there is no last piece to hold back.
-            self._body_came(self._upload.clear())
+        elif not self.tunnel:
+            length = _length(head)
+            if length == 0:
+                # To an agent over HTTP/1.1 such a head is a whole message: there is no last piece to hold back.
+                self._body_came(self._upload.clear())
+            elif length is not None and length > plane.max_body_bytes:
+                self._refuse(_too_large(plane.max_body_bytes))
         if not (self.finished or (verdict.structured and not self.tunnel)):
             self._enter()
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
         self.bytes_in += len(data)
-        refusal = self._upload.take(data, size)
+        most = self.plane.max_body_bytes
+        refusal = self._upload.take(data, size) if self.bytes_in <= most or self.tunnel else _too_large(most)
         if refusal is not None:
-            self._refuse(refusal)
+            self._break_off(refusal)
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
@@ -289,13 +307,36 @@ class Exchange:
             self._acquire(self.agent)
 
     def _acquire(self, agent: Agent) -> None:
-        self.agent = self._loaded = agent
+        self.agent = agent
+        plane, capability = self.plane, self._capability
+        if not plane.caps.begin(capability):
+            self._overloaded(f"too many packets for {capability} are under way")
+            return
+        self._loaded = agent
         self.route.load.begin(agent.name)
         self.attempts += 1
         self._asked_at = perf_counter()
-        self._pool = self.plane.pool(agent)
-        if not self._pool.acquire(self):
-            self._refuse(Refusal(Reason.OVERLOADED, f"too many packets wait for {self._capability}", retry_after_s=1))
+        self._pool = plane.pool(agent)
+        why = self._pool.acquire(self)
+        if not why and self._up is None and not self.finished:
+            self._queued = plane.caps.wait(capability)
+            if not self._queued:
+                why = f"too many packets for {capability} wait for a connection"
+        if why:
+            self._overloaded(why)
+
+    @property
+    def caller(self) -> str:
+        """For whom."""
+        principal = self.downstream.principal
+        return principal.id if principal is not None else ""
+
+    def on_turned_away(self, why: str) -> None:
+        """It waited for a connection, and lost its place to others."""
+        self._overloaded(why)
+
+    def _overloaded(self, why: str) -> None:
+        self._refuse(Refusal(Reason.OVERLOADED, why, retry_after_s=1))
 
     def _observed(self, *, ok: bool) -> None:
         """Tell how the agent did."""
@@ -307,6 +348,7 @@ class Exchange:
         forward = self.forward
         assert forward is not None
         self._up = connection
+        self._go_on()
         head = self.head
         fields = forward.fields
         packet = forward.packet
@@ -387,6 +429,14 @@ class Exchange:
         agent, self._loaded = self._loaded, None
         if agent is not None:
             self.route.load.end(agent.name)
+            self.plane.caps.end(self._capability)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """It waits for a connection no longer."""
+        if self._queued:
+            self._queued = False
+            self.plane.caps.go_on(self._capability)
 
     def _let_go(self) -> None:
         """The conversation's lease needs to be held for this packet no longer."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
-from gateway.overload import Door, Level, Monitor, OverloadSpec
+from gateway.overload import Caps, Door, Level, Monitor, OverloadSpec
 from gateway.proxy.arrival import Holds
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
@@ -101,9 +102,11 @@ class DataPlane:
         health: Health,
         leases: LeaseTable,
         clocks: Clocks,
+        max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
         overload: OverloadSpec | None = None,
+        caps: Caps | None = None,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
@@ -112,10 +115,13 @@ class DataPlane:
         self.max_timeout_s = max_timeout_s
         self.health = health
         self.clocks = clocks
+        self.caps = caps or Caps(max_in_flight=100_000, max_waiting=10_000)
+        """By what the packets ask for."""
         overload = overload or OverloadSpec()
         self.door = Door(overload, soon=loop.call_soon, clock=perf_counter, work=time.thread_time, random=random.random)
         self.holds = Holds(loop, self.door)
         self.monitor = Monitor(loop, overload, self._on_level)
+        self.max_body_bytes = max_body_bytes
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
