@@ -41,6 +41,7 @@ from gateway.routing import Agent
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
@@ -91,6 +92,7 @@ class Gateway:
             )
         )
         self.metrics.registry.register(self.member_metrics)
+        self.metrics.registry.register(OverloadMetrics(lambda: self.plane))
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None

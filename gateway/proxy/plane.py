@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -19,7 +19,7 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
-from gateway.overload import Caps, Door, Level, Monitor, OverloadSpec
+from gateway.overload import Caps, Door, Level, Monitor, OverloadSpec, Push
 from gateway.proxy.arrival import Holds
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
@@ -231,6 +231,21 @@ class DataPlane:
         """Something under way is over: perhaps it was the last that the drain waits for."""
         if self.draining and not self.in_flight:
             self._drained.set()
+
+    @property
+    def pushed_back(self) -> Mapping[Push, int]:
+        """How often connections were held and closed, because requests went on within a ``retry-after``."""
+        return self.holds.counts
+
+    @property
+    def held(self) -> int:
+        """How many connections are held."""
+        return len(self.holds)
+
+    @property
+    def refused_connections(self) -> int:
+        """How many were closed at once, for lack of room."""
+        return sum(listener.refused for listener in self.listeners)
 
     def _on_level(self, level: Level) -> None:
         self.door.level = level
