@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HOLDS_INTERVAL_S: Final = 0.02
+MAX_HOLD_S: Final = 5.0
 ROOM_AFTER_S: Final = 0.05
 """When nobody was turned away for so long, there is room for those who are held."""
 
@@ -193,11 +194,11 @@ class Holds:
         return len(self._held)
 
     def hold(self, connection: DownstreamConnection, push: Push, until: float) -> None:
-        """Read nothing of `connection` until then, or until there is room."""
+        """Read nothing of `connection` until then, but for no more than `MAX_HOLD_S`, or until there is room."""
         if connection in self._held:
             return
         self.counts[push] += 1
-        self._held[connection] = until
+        self._held[connection] = min(until, perf_counter() + MAX_HOLD_S)
         connection.hold()
         if push is Push.CLOSE:
             connection.drain()

@@ -189,16 +189,17 @@ class DownstreamConnection(Connection):
         caller = self._caller
         if caller is None:
             caller = self._caller = plane.door.welcome(self.principal.id if self.principal is not None else "")
-        caller.in_flight += 1
         if plane.door.level and self.codec is not None and not self.codec.multiplexed:
             self.codec.close()  # its answer says `connection: close`
         local = plane.local
         if local is not None and local.concerns(head):
+            caller.in_flight += 1
             asked = self.exchanges[stream] = LocalExchange(local, self, stream)
             asked.begin(head, ended=event.ended)
             return
         now = perf_counter()
         entry = plane.door.knock(caller, now)
+        caller.in_flight += 1
         if entry is Entry.IN:
             exchange = self.exchanges[stream] = Exchange(plane, self, stream)
             exchange.begin(head, ended=event.ended)
