@@ -36,9 +36,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 class _Flood:
     """What all callers share."""
 
-    def __init__(self, arrivals: deque[tuple[float, int]], begin: float, *, honour: bool) -> None:
+    def __init__(self, arrivals: deque[tuple[float, int]], begin: float, path: bytes, *, honour: bool) -> None:
         self.arrivals = arrivals
         self.begin = begin
+        self.path = path
         self.honour = honour
         self.statuses: Counter[int] = Counter()
         """Of requests that were due in the measured window."""
@@ -94,7 +95,7 @@ class _Caller:
             flood.unsent += counts
             return False
         conversation = CONVERSATIONS[int(due * 1e6) % len(CONVERSATIONS)]
-        self.connection.start(b"POST", b"/run", conversation, BODY, _Sent(self, due))
+        self.connection.start(b"POST", flood.path, conversation, BODY, _Sent(self, due))
         if counts:
             flood.late_s.append(now - due)
         return True
@@ -142,6 +143,7 @@ async def _run(
     certs: Path,
     callers: int,
     per_second: float,
+    work_ms: int,
     warm_up_s: float,
     seconds: float,
     seed: int,
@@ -156,22 +158,20 @@ async def _run(
     while at < started + warm_up_s + seconds:
         arrivals.append((at, rng.randrange(callers)))
         at += rng.expovariate(per_second)
-    flood = _Flood(arrivals, started + warm_up_s, honour=honour)
+    flood = _Flood(arrivals, started + warm_up_s, b"/work?ms=%d" % work_ms, honour=honour)
     flood.callers = [_Caller(flood, cast(Http2Connection, connection)) for connection in opened]
     keeping = asyncio.create_task(_keep_connected(flood, port, certs))
     await flood.done
     keeping.cancel()
     flood.close()
     await asyncio.sleep(_DRAIN_S)
-    latencies = sorted(flood.latencies_s)
-    if not latencies:
-        raise typer.BadParameter(f"no request was answered with 200: {dict(flood.statuses)}")
+    latencies = sorted(flood.latencies_s) or [float("inf")]
     return {
         "offered": per_second,
         "callers": callers,
         "honour": honour,
-        "good": len(latencies),
-        "good_per_s": len(latencies) / seconds,
+        "good": flood.statuses[200],
+        "good_per_s": flood.statuses[200] / seconds,
         "statuses": {str(status): count for status, count in sorted(flood.statuses.items())},
         "held_back": flood.held_back,
         "unsent": flood.unsent,
@@ -189,6 +189,7 @@ def main(
     certs: Annotated[Path, typer.Option(help="The SVIDs' folder.")],
     per_second: Annotated[float, typer.Option(help="Requests per second, of all callers.")],
     callers: Annotated[int, typer.Option(help="How many, each with a connection of its own.")] = 64,
+    work_ms: Annotated[int, typer.Option(help="How long the agents take.")] = 20,
     honour: Annotated[bool, typer.Option(help="Whether they wait as retry-after says.")] = True,
     seed: Annotated[int, typer.Option(help="Of the arrival times.")] = 1,
     warm_up: Annotated[float, typer.Option("--warm-up", help="Seconds before the measured window.")] = 1.0,
@@ -197,7 +198,8 @@ def main(
     """Goodput and latency under more load than can be served."""
     raise_file_limit()
     gc.disable()
-    print(json.dumps(uvloop.run(_run(port, certs, callers, per_second, warm_up, seconds, seed, honour=honour))))
+    found = uvloop.run(_run(port, certs, callers, per_second, work_ms, warm_up, seconds, seed, honour=honour))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
