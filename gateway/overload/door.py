@@ -5,10 +5,11 @@ minutes.  So the door counts what a turn of the loop spends on new requests, and
 next turn, in a queue that is fair to callers.  It measures the queue in work: the processor time that the loop has used
 while a request waited, which is the same whether others use the machine or not.
 
-A queue that is short now and then is a burst, and is served.  One that has been long for a while is overload.  Then one
-request is turned away before anything was done for it, and after a while another one, at shorter and shorter
-intervals, until it is short again: callers that honour ``retry-after`` are as many senders that slow down, and turning
-all of them away at once would leave nobody.  (CoDel, RFC 8289, with requests for packets.)
+A queue that is short now and then is a burst, and is served.  One that is full, or has been long for a while, is
+overload.  Then all that waits on one connection, of the caller with the most, is turned away before anything was done
+for it; and after a while that of another one, at shorter and shorter intervals, until it is short again (CoDel, RFC
+8289, with connections for packets).  Callers that honour ``retry-after`` stay away with all that they have: turning
+requests away from each of them would leave nobody.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from gateway.overload.queue import FairQueue
 from gateway.overload.spec import OverloadSpec
 
 MAX_RETRY_AFTER_S = 30
+SPREAD_S = 8
+"""Over which callers are asked to come again, at least."""
 LONG_FOR_S = 0.1
 """How long the queue must have been long until somebody is turned away (RFC 8289 section 4.2)."""
 FORGOTTEN_AFTER = 16
@@ -41,11 +44,11 @@ class Entry(Enum):
     IN = "in"
     WAIT = "wait"
     QUEUE = "queue"
-    """The queue has been long for a while, and its caller has the most in it."""
+    """The queue has been long for a while; its connection was chosen, of the caller that has the most in it."""
     LATE = "late"
     """It waited for too long."""
     FULL = "full"
-    """Too many wait, and its caller has the most of them."""
+    """The queue is full; its connection was chosen likewise."""
     CONCURRENCY = "concurrency"
     """Its caller has too many requests under way."""
     RATE = "rate"
@@ -73,6 +76,10 @@ class Visitor(Protocol):
     caller: Caller
     since: float
     """The door's own: what work had been done when it came."""
+
+    @property
+    def connection(self) -> object:
+        """On which it came."""
 
     def enter(self) -> None:
         """Come in."""
@@ -184,7 +191,7 @@ class Door:
         visitor.since = self._worked
         loser = self.queue.push(visitor.caller.name, visitor)
         if loser is not None:
-            self._turn_away(loser, Entry.FULL, now)
+            self._turn_all_away(loser, Entry.FULL, now)
 
     def leave(self, visitor: Visitor) -> None:
         """`visitor` waits no longer."""
@@ -241,7 +248,18 @@ class Door:
         elif now >= self._next_at:
             self._in_a_row += 1
             self._next_at = now + LONG_FOR_S / math.sqrt(self._in_a_row)
-            self._turn_away(queue.lose(), Entry.QUEUE, now)
+            self._turn_all_away(queue.lose(), Entry.QUEUE, now)
+
+    def _turn_all_away(self, loser: Visitor, entry: Entry, now: float) -> None:
+        """Turn `loser` away, and with it all that waits on its connection, which is now asked to send nothing.
+
+        So much room at once means that as few callers as possible have to stay away.
+        """
+        others = [each for each in self.queue if each.connection is loser.connection]
+        for each in others:
+            self.queue.remove(each)
+        for each in (loser, *others):
+            self._turn_away(each, entry, now)
 
     # -- how far over -----------------------------------------------------------------------------------
 
@@ -250,7 +268,7 @@ class Door:
 
         The more are turned away, the later; jittered, so that they do not come at once.
         """
-        jitter_s = int(self._random() * (3 + self._over))
+        jitter_s = int(self._random() * (SPREAD_S + self._over))
         if entry is Entry.RATE:
             return math.ceil(self._rate_wait_s)
         return min(MAX_RETRY_AFTER_S, 1 + jitter_s)

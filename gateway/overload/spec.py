@@ -20,8 +20,8 @@ class OverloadSpec(Spec):
     longer, one after the other gets 503 overloaded."""
     max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 0.2
     """The same for any one of them, even in a burst; then 503 overloaded."""
-    max_waiting: int = Field(default=1024, ge=1)
-    """Requests that wait so; beyond it the newest of the caller with the most of them gets 503 overloaded."""
+    max_waiting: int = Field(default=256, ge=1)
+    """Requests that wait so; beyond it all that wait on one connection, of the caller with the most, get 503."""
     max_in_flight_per_principal: int = Field(default=10_000, ge=1)
     """A caller's requests under way, over all its connections; beyond it 429 rate-limited."""
     rate_per_principal: Annotated[Rate, BeforeValidator(parse_rate)] | None = None

@@ -83,6 +83,11 @@ class Arrival:
         else:
             self.turn_away(entry)
 
+    @property
+    def connection(self) -> DownstreamConnection:
+        """On which it came."""
+        return self.downstream
+
     # -- from the door ----------------------------------------------------------------------------------
 
     def enter(self) -> None:

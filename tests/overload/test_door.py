@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.overload import Caller, Door, Entry, Level, OverloadSpec
+from tests.overload.simulation import CAPACITY_PER_S, World
 
 COST_S = 0.0001
 """What a request costs the loop once it is let in."""
@@ -36,9 +37,9 @@ class Loop:
             call()
         self.now += COST_S
 
-    def come(self, caller: Caller) -> None:
+    def come(self, caller: Caller, connection: object = None) -> None:
         entry = self.door.knock(caller, self.now)
-        request = Request(self, caller)
+        request = Request(self, caller, connection or object())
         if entry is Entry.IN:
             request.enter()
         elif entry is Entry.WAIT:
@@ -50,9 +51,10 @@ class Loop:
 class Request:
     """One that comes to the door."""
 
-    def __init__(self, loop: Loop, caller: Caller) -> None:
+    def __init__(self, loop: Loop, caller: Caller, connection: object) -> None:
         self.loop = loop
         self.caller = caller
+        self.connection = connection
         self.since = 0.0
         self.came = loop.now
 
@@ -78,12 +80,12 @@ def test_whoever_comes_to_an_idle_gateway_comes_in() -> None:
 def test_a_burst_is_served() -> None:
     loop = Loop()
     caller = loop.door.welcome("a")
-    for _ in range(900):
+    for _ in range(250):
         loop.come(caller)
     assert loop.served["a"] < 50  # the others wait for their turns
     while loop.due:
         loop.turn()
-    assert loop.served == {"a": 900}
+    assert loop.served == {"a": 250}
     assert not loop.turned_away
 
 
@@ -104,7 +106,7 @@ def test_a_polite_caller_is_served_at_once_beside_a_greedy_one() -> None:
 def test_a_long_queue_turns_one_after_the_other_away_and_not_all_at_once() -> None:
     loop = Loop()
     caller = loop.door.welcome("a")
-    for _ in range(400):
+    for _ in range(260):
         loop.come(caller)
     for _ in range(1000):  # as many come as are served
         before = loop.served["a"]
@@ -113,7 +115,27 @@ def test_a_long_queue_turns_one_after_the_other_away_and_not_all_at_once() -> No
             loop.come(caller)
     assert 10 < loop.turned_away[Entry.QUEUE] < 300
     assert loop.turned_away.keys() == {Entry.QUEUE}
-    assert loop.waits["a"][-1] < loop.waits["a"][400]
+    assert loop.waits["a"][-1] < loop.waits["a"][260]
+
+
+def test_what_waits_on_a_connection_is_turned_away_together_and_the_others_stay() -> None:
+    loop = Loop(maxWaiting=30)
+    caller = loop.door.welcome("a")
+    connections = [object() for _ in range(3)]
+    number = 0
+    while not loop.turned_away:
+        loop.come(caller, connections[number % 3])
+        number += 1
+    assert loop.turned_away == {Entry.FULL: 11}  # ten, and the one that was too much
+    assert len({each.connection for each in loop.door.queue}) == 2
+
+
+@pytest.mark.parametrize("callers", [64, 256])
+def test_of_four_times_the_load_nearly_as_much_is_served_as_at_the_peak_and_nearly_as_fast(callers: int) -> None:
+    unloaded = World(callers=callers, times=0.05, seed=1).run(1, 3)
+    flooded = World(callers=callers, times=4, seed=1).run(5, 3)
+    assert flooded.good_per_s > 0.8 * CAPACITY_PER_S
+    assert flooded.quantile_s(0.99) < 4 * unloaded.quantile_s(0.99)
 
 
 def test_nothing_is_counted_twice_and_nothing_forgotten() -> None:
