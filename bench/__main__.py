@@ -88,7 +88,12 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
         if gateway.GATEWAY in kinds:
             console.print("four times the load: ours")
             flooded = overload.measure(gateway.GATEWAY, bench.launch, plan, bench.load_core)
-    return table.Measured(found, bodies, events, flooded)
+        idle = {}
+        for kind in kinds:
+            if kind is not naive.NAIVE:
+                console.print(f"idle connections: {kind.name}")
+                idle[kind.name] = memory.idle(kind, bench.launch, plan, bench.load_core)
+    return table.Measured(found, bodies, events, idle, flooded)
 
 
 def main(

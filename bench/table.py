@@ -57,6 +57,8 @@ class Measured:
     """By proxy, then by protocol and direction."""
     events: dict[str, Result] = field(default_factory=dict)
     """Ours only: by protocol, and ``direct`` for the way without it."""
+    idle: dict[str, Result] = field(default_factory=dict)
+    """By proxy."""
     overload: Result = field(default_factory=dict)
     """Ours only: the peak, and what became of four times as much, by callers' manners."""
 
@@ -64,7 +66,13 @@ class Measured:
 def rows(measured: Measured, plan: Plan) -> list[Row]:
     """The table of a run."""
     handoffs = _handoffs(measured.rounds) if measured.rounds else []
-    return [*handoffs, *_bodies(measured.bodies, plan), *_events(measured.events, plan), *_overload(measured.overload)]
+    return [
+        *handoffs,
+        *_bodies(measured.bodies, plan),
+        *_events(measured.events, plan),
+        *_idle(measured.idle),
+        *_overload(measured.overload),
+    ]
 
 
 def _handoffs(rounds: list[dict[str, Result]]) -> list[Row]:
@@ -149,6 +157,21 @@ def _overload(found: Result) -> list[Row]:
         ):
             cells = {OURS: _cell([value])}
             result.append(Row(f"4 × the load, callers {manners} retry-after: {label}", "×", cells, targets=targets))
+    return result
+
+
+def _idle(idle: dict[str, Result]) -> list[Row]:
+    if not idle:
+        return []
+    count = next(iter(idle.values()))["connections"]
+    result = []
+    for label, unit, pick in (
+        ("RSS per idle mTLS connection", "KiB", lambda one: one["rss_per_connection"] / 1024),
+        (f"p99 without {count:,} idle connections", "ms", lambda one: one["p99_alone_ms"]),
+        (f"p99 beside {count:,} idle connections", "ms", lambda one: one["p99_beside_ms"]),
+    ):
+        cells = {name: _cell([pick(found)]) for name, found in idle.items()}
+        result.append(Row(label, unit, cells, _over(cells, ENVOY)))
     return result
 
 

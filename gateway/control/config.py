@@ -21,6 +21,7 @@ from gateway.documents import (
 )
 from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
 from gateway.leases import LeaseSpec
+from gateway.ledger import LedgerSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
@@ -36,6 +37,8 @@ class Identity(Spec):
     certificate: Path
     key: Path
     trust_bundle: Path
+    crl: Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
+    """Revocation lists, PEM (one or more in a file) or DER.  Where there is one, each root of the bundle needs one."""
 
 
 class CertificateAuthority(Spec):
@@ -103,14 +106,34 @@ class TelemetrySpec(Spec):
 class Limits(Spec):
     """Bounds; each says what happens when it is reached."""
 
+    max_connections: int = Field(default=20_000, ge=1)
+    """Of callers, on each listener; beyond it new ones are closed when they are accepted."""
+    max_connections_per_address: int = Field(default=10_000, ge=1)
+    """The same for an IPv4 address, or an IPv6 network of 64 bits."""
+    max_handshakes_per_address: int = Field(default=256, ge=1)
+    """TLS handshakes under way; beyond it new connections from there are closed when they are accepted."""
+    handshakes_per_second: float = Field(default=100.0, gt=0)
+    """New ones from an address, 5 seconds' worth of them at once; beyond it the same."""
+    handshake_timeout_s: Annotated[Duration, Field(alias="handshakeTimeout", gt=0)] = 10.0
+    """From a connection's start to the end of its TLS handshake; then it is closed."""
     headers_timeout_s: Annotated[Duration, Field(alias="headersTimeout", gt=0)] = 10.0
-    """From a connection's start to its first whole request head; then it is closed."""
+    """From then to its first whole request head, and from any later head's start to its end; then it is closed."""
     idle_timeout_s: Annotated[Duration, Field(alias="idleTimeout", gt=0)] = 300.0
     """A caller's connection without a request; then it is closed."""
+    max_connection_age_s: Annotated[Duration, Field(alias="maxConnectionAge", gt=0)] = 3600.0
+    """A caller's connection, 10 % more or less by chance; then it is asked to end, and does when its open requests are
+    done, however long they take."""
     connect_timeout_s: Annotated[Duration, Field(alias="connectTimeout", gt=0)] = 5.0
     """TCP and TLS to an agent; then the next agent is tried."""
     upstream_idle_timeout_s: Annotated[Duration, Field(alias="upstreamIdleTimeout", gt=0)] = 60.0
     """An unused connection to an agent; then it is closed."""
+    upstream_max_connection_age_s: Annotated[Duration, Field(alias="upstreamMaxConnectionAge", gt=0)] = 3600.0
+    """A connection to an agent, likewise."""
+    upstream_ping_after_s: Annotated[Duration, Field(alias="upstreamPingAfter", gt=0)] = 330.0
+    """An HTTP/2 agent with requests under way that says nothing for so long is asked for a sign of life.  gRPC servers
+    take one in less than five minutes for abuse."""
+    upstream_ping_timeout_s: Annotated[Duration, Field(alias="upstreamPingTimeout", gt=0)] = 20.0
+    """How long it has to give one; then the connection is lost."""
     body_timeout_s: Annotated[Duration, Field(alias="bodyTimeout", gt=0)] = 30.0
     """Until a request's answer begins: how long nothing of its body may come; then 408."""
     min_body_rate: float = Field(default=32, ge=0)
@@ -144,6 +167,19 @@ class Limits(Spec):
     """Of these, those that wait for a connection; beyond it 503 overloaded."""
     drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
     """On SIGTERM, how long open exchanges may go on."""
+
+
+class RetrySpec(Spec):
+    """When a packet that an agent failed is sent to another; see docs/retries.md."""
+
+    attempts: int = Field(default=3, ge=1, le=10)
+    """How often a packet is sent at most; 1 turns retries off."""
+    budget_percent: int = Field(default=20, ge=0, le=100)
+    """Of the packets under way, how many may be retries."""
+    budget_floor: int = Field(default=3, ge=0)
+    """So many may be, however few packets there are."""
+    backoff_s: Annotated[Duration, Field(alias="backoff", gt=0)] = 0.025
+    """The most that a first retry waits; the later ones twice as long each, up to ten times."""
 
 
 def _redis_url(text: str) -> str:
@@ -189,13 +225,17 @@ class GatewaySpec(Spec):
     ring: RingSpec = RingSpec()
     leases: LeaseSpec = LeaseSpec()
     """How long conversations stay where they are."""
+    ledger: LedgerSpec = LedgerSpec()
+    """Which capabilities are done once."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
+    retries: RetrySpec = RetrySpec()
+    """When packets are sent once more."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, and who has registered; without
-    one, each replica knows its own."""
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
+    registered; without one, each replica knows its own."""
     trusted_hops: tuple[
         Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
     ] = ()
@@ -256,6 +296,7 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / identity.certificate,
             key=base / identity.key,
             trust_bundle=base / identity.trust_bundle,
+            crl=tuple(base / file for file in identity.crl),
         )
     if spec.connect_authority is not None:
         authority = spec.connect_authority

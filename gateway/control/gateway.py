@@ -33,11 +33,16 @@ from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
+from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.retries import RetryLimits
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
+from gateway.telemetry.counters import Counters, Reading
+from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
@@ -78,7 +83,9 @@ class Gateway:
         self.status = Status(self._snapshot.revision, now, loaded.sources.files, told(loaded.warnings), now)
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
+        _log_lists(self._tls)
         self.metrics = Metrics()
+        self.metrics.certificate_ends = lambda: self._tls.ends()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(
@@ -93,6 +100,24 @@ class Gateway:
         )
         self.metrics.registry.register(self.member_metrics)
         self.metrics.registry.register(OverloadMetrics(lambda: self.plane))
+        self.metrics.registry.register(
+            Counters(
+                (
+                    Reading(
+                        "phoenixflight_connection_clocks",
+                        "Connections that a clock has ended, or asked to end, by whose they were.",
+                        ("side", "clock"),
+                        self._clocks,
+                    ),
+                    Reading(
+                        "phoenixflight_retries",
+                        "Packets that an agent failed, by how, and by what came of asking another.",
+                        ("reason", "outcome"),
+                        self._retries,
+                    ),
+                )
+            )
+        )
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None
@@ -101,9 +126,22 @@ class Gateway:
         self._insisted = False
 
     @property
+    def tls(self) -> TlsContexts:
+        """What new connections begin with."""
+        return self._tls
+
+    @property
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    def _clocks(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.lifetimes.counts if self.plane is not None else {}
+        return {(side, clock.value): count for (side, clock), count in counts.items()}
+
+    def _retries(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.retries.counts if self.plane is not None else {}
+        return {(cause.value, fate.value): count for (cause, fate), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
         outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
@@ -140,6 +178,9 @@ class Gateway:
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
+                max_age_s=limits.upstream_max_connection_age_s,
+                ping_after_s=limits.upstream_ping_after_s,
+                ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
                 max_in_flight=limits.max_in_flight_per_agent,
@@ -153,11 +194,27 @@ class Gateway:
                 ceiling_s=limits.max_stream_duration_s,
                 keep_alive_s=limits.sse_keep_alive_s,
             ),
+            retries=RetryLimits(
+                attempts=config.retries.attempts,
+                budget_percent=config.retries.budget_percent,
+                budget_floor=config.retries.budget_floor,
+                backoff_s=config.retries.backoff_s,
+            ),
             max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
             overload=config.overload,
         )
         plane.snapshot = self._snapshot
+        if config.ledger.capabilities:
+            once = plane.once = OnceOnly(loop, self.shared.ledger, config.ledger, telemetry.defect)
+            self.metrics.registry.register(
+                LedgerMetrics(
+                    lambda: {event.value: count for event, count in once.counts.items()},
+                    lambda: once.ledger.entries,
+                    lambda: once.ledger.size,
+                )
+            )
+        plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
@@ -171,7 +228,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run()
+                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
@@ -206,10 +263,18 @@ class Gateway:
             context=context,
             assumed_principal=spec.assumed_principal,
             limits=DownstreamLimits(
+                handshake_timeout_s=limits.handshake_timeout_s,
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
+                max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_concurrent_streams=limits.max_concurrent_streams,
+                arrivals=ArrivalLimits(
+                    max_connections=limits.max_connections,
+                    max_connections_per_address=limits.max_connections_per_address,
+                    max_handshakes_per_address=limits.max_handshakes_per_address,
+                    handshakes_per_second=limits.handshakes_per_second,
+                ),
             ),
         )
 
@@ -280,6 +345,12 @@ class Gateway:
         if self.plane is not None:
             self.plane.snapshot = snapshot
 
+    def _put_in_use(self, tls: TlsContexts) -> None:
+        self._tls = tls
+        if self.plane is not None:
+            self.plane.revoke(tls.revoked)
+        _log_lists(tls)
+
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
         now = datetime.now(UTC)
@@ -288,7 +359,7 @@ class Gateway:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
         if found.tls is not None:
-            self._tls = found.tls
+            self._put_in_use(found.tls)
             status.certificates_since = now
         if found.loaded is not None:
             self._loaded = found.loaded
@@ -307,6 +378,12 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _log_lists(tls: TlsContexts) -> None:
+    warnings = tls.warnings(datetime.now(UTC))
+    if warnings:
+        log.warning("certificates:\n%s", "\n".join(warnings))
 
 
 def _log_warnings(status: Status) -> None:

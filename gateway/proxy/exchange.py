@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import logging
 import sys
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge
 from gateway.handoff import Outcome
+from gateway.ledger import StoredAnswer
 from gateway.membership.health import FAILURE_STATUSES
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
+from gateway.proxy.absent import AbsentCaller
 from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
 from gateway.proxy.endings import KEEP_ALIVE, at_line_start, is_event_stream, last_words
+from gateway.proxy.once import OncePacket
+from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, repeatable, retry_after_s
+from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
 from gateway.recording import Decided
 from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
@@ -27,6 +33,7 @@ from gateway.routing import Agent
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
 
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
@@ -35,10 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-"""Agents tried for one packet, as long as no other has done anything with it, or it may be done twice."""
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
 """What policy says of a packet that it no longer allows at any agent."""
 _MAX_DIGITS = 19
@@ -66,13 +69,14 @@ class Exchange:
         "_deadline",
         "_lease",
         "_loaded",
+        "_once",
         "_owed_up",
         "_placing",
         "_pool",
         "_queued",
         "_response",
+        "_retry",
         "_tail",
-        "_tried",
         "_up",
         "_up_stream",
         "_upload",
@@ -88,6 +92,7 @@ class Exchange:
         "head",
         "plane",
         "refuse",
+        "repeated",
         "responded",
         "route",
         "snapshot",
@@ -101,7 +106,7 @@ class Exchange:
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
         self.plane = plane
-        self.downstream = downstream
+        self.downstream: DownstreamConnection | AbsentCaller = downstream
         self.stream = stream
         self.finished = False
         self.responded = False
@@ -111,6 +116,8 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.tunnel = False
+        self.repeated = False
+        """Its answer is that of the first time."""
         self.forward: Forward | None = None
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
@@ -119,8 +126,8 @@ class Exchange:
         self._pool: Pool | None = None
         self._up: UpstreamConnection | None = None
         self._up_stream = 0
-        self._tried: list[str] = []
-        """Names of agents that failed this packet."""
+        self._retry: Retry | None = None
+        """Once an agent has failed this packet."""
         self._loaded: Agent | None = None
         """The agent whose load counts this packet."""
         self._queued = False
@@ -129,6 +136,8 @@ class Exchange:
         """Of the conversation that the packet belongs to."""
         self._placing = False
         """It is being found out which agent it goes to."""
+        self._once: OncePacket | None = None
+        """It is done once."""
         self._asked_at = 0.0
         self._upload = Upload(downstream, stream)
         self._response: ResponseHead | None = None
@@ -175,9 +184,13 @@ class Exchange:
             seconds = min(timeout_ms / 1000, plane.max_timeout_s)
             self._deadline = plane.loop.call_later(seconds, self._on_deadline)
         self.decided = perf_counter()
-        if (verdict.content_digest or verdict.structured) and not self.tunnel:
+        if plane.once is not None and not self._admit_once():
+            return
+        once = self._once
+        if (verdict.content_digest or verdict.structured or once is not None) and not self.tunnel:
             digest = digest_check(verdict.content_digest) if verdict.content_digest else None
-            self._upload.guard(GuardedBody(digest, structured=verdict.structured))
+            hold = once.take if once is not None else None
+            self._upload.guard(GuardedBody(digest, structured=verdict.structured, hold=hold))
         if ended:
             self.on_request_end(None)
         elif not self.tunnel:
@@ -187,8 +200,25 @@ class Exchange:
                 self._body_came(self._upload.clear())
             elif length is not None and length > plane.max_body_bytes:
                 self._refuse(_too_large(plane.max_body_bytes))
-        if not (self.finished or (verdict.structured and not self.tunnel)):
+        if not (self.finished or ((verdict.structured or once is not None) and not self.tunnel)):
             self._enter()
+
+    def _admit_once(self) -> bool:
+        """Find out whether the packet is one that is done once; ``False`` when it is, and cannot be."""
+        once, forward, downstream = self.plane.once, self.forward, self.downstream
+        assert once is not None
+        assert forward is not None
+        assert downstream.principal is not None
+        admitted = once.admit(self.head, forward, downstream.principal)
+        if isinstance(admitted, Refusal):
+            self._refuse(admitted)
+            return False
+        self._once = admitted
+        if admitted is not None and (field_value(self.head.fields, b"expect") or b"").lower() == b"100-continue":
+            # No agent is asked before the body is here, so none can ask for it (RFC 9110 section 10.1.1).
+            forward.fields[:] = [item for item in forward.fields if item[0] != b"expect"]
+            downstream.send_response(self.stream, ResponseHead(100, []), ended=False)
+        return True
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
@@ -203,16 +233,29 @@ class Exchange:
         self._body_came(self._upload.end(trailers))
 
     def _body_came(self, found: Refusal | bytes | None) -> None:
-        """All of the body is there: it is right, or refused, or an envelope that is to be compared."""
+        """All of the body is there: it is right, or refused, or an agent is to be found for it only now."""
+        forward = self.forward
+        assert forward is not None
         if isinstance(found, Refusal):
             self._break_off(found)
-        elif found is not None:
+        elif found is not None and forward.structured:
             self._compare(found)
+        elif found is not None:
+            self._upload.put(found)
+            self._enter()
 
     def on_caller_gone(self) -> None:
-        """The caller broke off: so does everything done for it."""
-        if not self.finished:
+        """The caller broke off: so does everything done for it, but what is done once and has begun."""
+        if self.finished or isinstance(self.downstream, AbsentCaller):
+            return
+        if self._once is None or not self._once.worth_going_on or not self.plane.leave_alone(self):
             self._finish(Outcome.CANCELLED)
+            return
+        gone, self.downstream = self.downstream, AbsentCaller(self.downstream)
+        self._upload.go_on_without(self.downstream)
+        gone.release(self.stream)
+        self.downstream_writable()
+        self._upload.writable()
 
     def downstream_writable(self) -> None:
         """The caller's side takes data again."""
@@ -293,6 +336,8 @@ class Exchange:
         limits = self.route.grants[agent.name].limits
         if limits or forward.signature is not None:
             self.plane.gate.enter(forward, limits, principal, self.started_at, self._entered)
+        elif self._once is not None:
+            self._entered(None)
         else:
             self._acquire(agent)
 
@@ -302,6 +347,18 @@ class Exchange:
             return
         if refusal is not None:
             self._refuse(refusal)
+        elif self._once is not None:
+            self._once.begin(self.plane.clock(), self._begun)
+        else:
+            assert self.agent is not None
+            self._acquire(self.agent)
+
+    def _begun(self, found: StoredAnswer | Refusal | None) -> None:
+        """The ledger has said whether the packet begins, or how it ended the first time."""
+        if isinstance(found, Refusal):
+            self._refuse(found)
+        elif found is not None:
+            self._repeat(found)
         else:
             assert self.agent is not None
             self._acquire(self.agent)
@@ -348,7 +405,7 @@ class Exchange:
         forward = self.forward
         assert forward is not None
         self._up = connection
-        self._go_on()
+        self._unqueue()
         head = self.head
         fields = forward.fields
         packet = forward.packet
@@ -361,21 +418,26 @@ class Exchange:
         onward = RequestHead(head.method, connection.pool.scheme, head.authority, head.path, fields, head.protocol)
         upload = self._upload
         head_only = upload.at_once and not self.tunnel
+        if self._once is not None:
+            self._once.sent()
         self._up_stream = connection.open(self, onward, ended=head_only)
         upload.start(connection, self._up_stream, head_only=head_only)
 
     def on_agent_gone(self) -> None:
-        """The agent left before a connection to it was there."""
+        """The agent left before a connection to it was there: it was not asked at all."""
+        assert self.agent is not None
         self.attempts -= 1
-        detail = f"no agent for {self._capability} could be reached; try again later"
-        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
+        self._unload()
+        self._upload.rewind()
+        retry = self._retry = self._retry or self._new_retry()
+        retry.tried.append(self.agent.name)
+        self._move(retry.tried, self._unreachable)
 
     def on_connect_failed(self, why: str) -> None:
         """No connection to the agent could be had: try the next one on the ring."""
         log.warning("agent %s: %s", self.agent.name if self.agent else "", why)
         self._observed(ok=False)
-        detail = f"no agent for {self._capability} could be reached; try again later"
-        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
+        self._ask_another(Cause.UNREACHABLE, self._unreachable)
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent's side broke off; `untouched` when it certainly did nothing with the request."""
@@ -384,33 +446,71 @@ class Exchange:
             return
         if not untouched:
             self._observed(ok=False)
+        elif self._once is not None:
+            self._once.untouched()
         if malformed:
             self._break_off(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
         elif untouched:
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
-        elif self.head.method in _IDEMPOTENT and not self.tunnel:
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agents for {self._capability} broke off"))
+            detail = f"the agent for {self._capability} took no request"
+            self._ask_another(Cause.UNTOUCHED, Refusal(Reason.UPSTREAM_RESET, detail))
         else:
-            self._break_off(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
+            detail = "the agent broke off before its answer was whole"
+            self._ask_another(Cause.BROKEN_OFF, Refusal(Reason.UPSTREAM_RESET, detail))
 
-    def _retry(self, otherwise: Refusal) -> None:
-        """Go on to another agent of those that the snapshot in force gives, if the packet can be sent once more."""
-        forward, principal = self.forward, self.downstream.principal
+    def _ask_another(self, cause: Cause, otherwise: Refusal) -> None:
+        """The agent has the packet no more: have another do it, if that is safe."""
+        if not self._retries(cause, otherwise):
+            self._break_off(otherwise)
+
+    def _retries(self, cause: Cause, otherwise: Refusal) -> bool:
+        """Whether another agent will be asked, by `_go_on`, or else the caller told `otherwise`."""
+        forward, agent, deadline = self.forward, self.agent, self._deadline
+        assert forward is not None
+        assert agent is not None
+        retry = self._retry = self._retry or self._new_retry()
+        safe = cause in UNTAKEN or (self._once is None and repeatable(self.head))
+        goes_on = retry.ask(
+            cause,
+            otherwise,
+            safe=safe and self._upload.repeatable and not self.responded,
+            failed=agent.name,
+            attempts=self.attempts,
+            deadline=inf if deadline is None else deadline.when(),
+            packet=forward.packet,
+            route=self._route_now(),
+        )
+        if goes_on:
+            self._unload()
+            self._upload.rewind()
+        return goes_on
+
+    def _new_retry(self) -> Retry:
+        return Retry(self.plane, self._go_on, self._break_off)
+
+    def _route_now(self) -> Route | Refusal:
+        """The way to those agents that the snapshot in force gives."""
+        plane, forward, principal = self.plane, self.forward, self.downstream.principal
         assert forward is not None
         assert principal is not None
-        self._unload()
-        if self.responded or self.attempts >= MAX_ATTEMPTS or not self._upload.rewind():
+        if plane.snapshot is self.snapshot:
+            return self.route
+        return judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock()).route
+
+    def _go_on(self) -> None:
+        """It is time for the next agent."""
+        retry = self._retry
+        assert retry is not None
+        assert retry.otherwise is not None
+        self._move(retry.passed_over(), retry.otherwise)
+
+    def _move(self, passed_over: Collection[str], otherwise: Refusal) -> None:
+        """Send the packet to an agent not named in `passed_over`; the caller is told `otherwise` if none is left."""
+        plane, forward, route = self.plane, self.forward, self._route_now()
+        assert forward is not None
+        if isinstance(route, Refusal):
             self._break_off(otherwise)
             return
-        plane = self.plane
-        if plane.snapshot is not self.snapshot:
-            judgement = judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock())
-            if isinstance(judgement.route, Refusal):
-                self._break_off(otherwise)
-                return
-            self.route, self.snapshot = judgement.route, plane.snapshot
-        if self.agent is not None:
-            self._tried.append(self.agent.name)
+        self.route, self.snapshot = route, plane.snapshot
         self._placing = True
 
         def placed(agent: Agent | None) -> None:
@@ -422,7 +522,12 @@ class Exchange:
             else:
                 self._acquire(agent)
 
-        plane.placement.another(self.route, forward.packet, self._lease, self._tried, plane.clock(), placed)
+        plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
+
+    @property
+    def _unreachable(self) -> Refusal:
+        detail = f"no agent for {self._capability} could be reached; try again later"
+        return Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1)
 
     def _unload(self) -> None:
         """The agent has this packet no more."""
@@ -430,9 +535,9 @@ class Exchange:
         if agent is not None:
             self.route.load.end(agent.name)
             self.plane.caps.end(self._capability)
-            self._go_on()
+            self._unqueue()
 
-    def _go_on(self) -> None:
+    def _unqueue(self) -> None:
         """It waits for a connection no longer."""
         if self._queued:
             self._queued = False
@@ -459,10 +564,14 @@ class Exchange:
         if head.status < 200:
             self.downstream.send_response(self.stream, head, ended=False)
             return
+        self._observed(ok=head.status not in FAILURE_STATUSES)
+        if head.status in RETRIED_STATUSES and self._asks_for_better(head, ended=ended):
+            return
         self.status = head.status
         self.responded = True
         self._upload.keep_no_more()
-        self._observed(ok=head.status not in FAILURE_STATUSES)
+        if self._retry is not None:
+            self._retry.end()
         fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
             (names.ID, names.sf_string(forward.packet.id)),
@@ -472,9 +581,30 @@ class Exchange:
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
         self._response = ResponseHead(head.status, fields)
+        if self._once is not None:
+            self._once.on_response(head.status, fields, ended=ended)
         self.downstream.send_response(self.stream, self._response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
+
+    def _asks_for_better(self, head: ResponseHead, *, ended: bool) -> bool:
+        """Whether another agent is asked for a better answer than the one that begins with `head`."""
+        plane, agent, up = self.plane, self.agent, self._up
+        assert agent is not None
+        assert up is not None
+        after = field_value(head.fields, names.RETRY_AFTER)
+        after_s = retry_after_s(after, plane.clock()) if after is not None else None
+        if after_s is not None:
+            plane.retries.benches.bench(agent.name, after_s, plane.loop.time())
+        whole = self._upload.sent
+        if not self._retries(Cause.ANSWERED, self._unreachable):
+            return False
+        self._up = None
+        if ended or not whole:
+            up.release(self._up_stream, cancel=not whole)
+        else:
+            Leftover(up, self._up_stream)
+        return True
 
     def on_response_data(self, data: bytes, size: int) -> None:
         """A piece of the agent's body."""
@@ -482,6 +612,8 @@ class Exchange:
         assert up is not None
         self.bytes_out += len(data)
         self._tail = data[-1:]
+        if self._once is not None:
+            self._once.on_response_data(data)
         if self.downstream.send_data(self.stream, data):
             if not self._owed_up:
                 up.consumed(self._up_stream, size)
@@ -492,7 +624,23 @@ class Exchange:
 
     def on_response_end(self, trailers: Fields | None) -> None:
         """The agent's message is whole."""
+        if self._once is not None:
+            self._once.on_response_end(trailers)
         self.downstream.end(self.stream, trailers)
+        self._finish(Outcome.COMPLETED)
+
+    def _repeat(self, found: StoredAnswer) -> None:
+        """Answer as the first time."""
+        self.agent = None
+        self.repeated = self.responded = True
+        self.status, self.bytes_out = found.status, len(found.body)
+        head = ResponseHead(found.status, [*found.fields, (names.REPEATED, b"?1")])
+        empty = not found.body and found.trailers is None
+        self.downstream.send_response(self.stream, head, ended=empty)
+        if found.body:
+            self.downstream.send_data(self.stream, found.body)
+        if not empty:
+            self.downstream.end(self.stream, found.trailers)
         self._finish(Outcome.COMPLETED)
 
     # -- clocks -----------------------------------------------------------------------------------------
@@ -589,6 +737,8 @@ class Exchange:
 
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
+        if self._retry is not None:
+            self._retry.end()
         self._upload.drop()
         self._unload()
         if not self._placing:
@@ -602,6 +752,10 @@ class Exchange:
             up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._upload.sent)
         elif self._pool is not None:
             self._pool.cancel(self)
+        if self._once is not None:
+            self._once.end(self.plane.clock())
+            if isinstance(self.downstream, AbsentCaller) and outcome is Outcome.COMPLETED:
+                outcome = Outcome.CANCELLED
         self.downstream.release(self.stream)
         self.plane.ended(self, outcome, refusal)
 

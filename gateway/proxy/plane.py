@@ -23,9 +23,13 @@ from gateway.overload import Caps, Door, Level, Monitor, OverloadSpec, Push
 from gateway.proxy.arrival import Holds
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
+from gateway.proxy.handshakes import HandshakeQueue
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
+from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -42,8 +46,12 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 1.0
 TOLD_AT_MOST = 5
 """Callers that were turned away, told of by name."""
+MAX_ALONE = 1024
+"""Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
+SWEEP_SLICE_S = 0.002
+"""How long at a time pools are looked at, likewise."""
 
 
 class Telemetry(Protocol):
@@ -102,6 +110,7 @@ class DataPlane:
         health: Health,
         leases: LeaseTable,
         clocks: Clocks,
+        retries: RetryLimits,
         max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
@@ -125,8 +134,15 @@ class DataPlane:
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
+        self.handshakes = HandshakeQueue(loop)
+        self.revoked: frozenset[bytes] | None = None
+        """Certificates that are revoked, by their marks; ``None`` where no lists are configured."""
         self.clock = time.time
         self.entropy = random.getrandbits
+        self.lifetimes = Lifetimes(random.getrandbits)
+        self.in_flight = 0
+        """Exchanges under way."""
+        self.retries = Retries(retries, lambda: self.in_flight)
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits
@@ -136,13 +152,19 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.once: OnceOnly | None = None
+        """Knows the packets that are done once; without one, there are none."""
+        self._alone: set[Exchange] = set()
+        """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
         self._to_judge: deque[Exchange | LocalExchange | Arrival] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._stopped = False
+        """What is still under way is being cut off."""
+        self._sweeper: asyncio.Handle | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -179,6 +201,7 @@ class DataPlane:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
+        yield from self._alone
 
     def _judge_some(self) -> None:
         """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
@@ -200,6 +223,16 @@ class DataPlane:
         self.telemetry.judged_again(perf_counter() - self._judging_since)
         self._judging_since = None
 
+    def revoke(self, revoked: frozenset[bytes] | None) -> None:
+        """End what came in, and what went out, over a connection whose other side `revoked` names."""
+        self.revoked = revoked
+        if not revoked:
+            return
+        for listener in self.listeners:
+            listener.revoke(revoked)
+        for pool in (*self._pools.values(), *self._retired):
+            pool.revoke(revoked)
+
     def _retire(self, pool: Pool) -> None:
         self._retired.add(pool)
         pool.retire()
@@ -209,7 +242,15 @@ class DataPlane:
         pool = self._pools.get(agent.name)
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
-            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            pool = Pool(
+                agent,
+                self.loop,
+                self._upstream_limits,
+                self._upstream_context,
+                self.telemetry.defect,
+                self.lifetimes,
+                revoked=lambda: self.revoked,
+            )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
                 self._retire(pool)
@@ -217,13 +258,19 @@ class DataPlane:
                 self._pools[agent.name] = pool
         return pool
 
-    @property
-    def in_flight(self) -> int:
-        """Exchanges under way."""
-        return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
+    def leave_alone(self, exchange: Exchange) -> bool:
+        """Let `exchange` go on without its caller, if there is room for it."""
+        if self._stopped or len(self._alone) >= MAX_ALONE:
+            return False
+        self._alone.add(exchange)
+        self.in_flight += 1
+        return True
 
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
+        if exchange in self._alone:
+            self._alone.discard(exchange)
+            self.in_flight -= 1
         self.records.add(exchange, outcome, refusal)
         self.settle()
 
@@ -269,8 +316,18 @@ class DataPlane:
             if self.door.level:
                 listener.part_with_some()
         self._tell_of(self.door.sweep(perf_counter()))
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
+        for exchange in list(self._alone):
+            exchange.tick(now)
+        self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
+
+    def _sweep_pools(self, pools: list[Pool], now: float, wall: float) -> None:
+        """Look at some of `pools`, then, after those who wait meanwhile, at the others."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while pools:
+            pools.pop().sweep(now, wall)
+            if perf_counter() > until:
+                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now, wall)
+                return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
@@ -298,8 +355,13 @@ class DataPlane:
         clean = not self.in_flight
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._stopped = True
         for listener in self.listeners:
             listener.abort()
+        for exchange in list(self._alone):
+            exchange.revoke(Refusal(Reason.DRAINING, "the gateway is shutting down"))
+        if self.once is not None:
+            await self.once.close()
         await self.placement.close()
         await self.gate.close()
         if self.local is not None:

@@ -5,19 +5,17 @@ The caller gets its window back as the agent's side takes what came, so that no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.messages import Fields
 from gateway.proxy.body import GuardedBody
+from gateway.proxy.retries import MAX_KEPT_BYTES
 from gateway.refusal import Refusal
 
 if TYPE_CHECKING:
+    from gateway.proxy.absent import AbsentCaller
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.upstream import UpstreamConnection
-
-MAX_KEPT_BYTES: Final = 65536
-"""A body up to here can be sent again to another agent."""
-
 
 class Upload:
     """One request's body and its end."""
@@ -43,7 +41,7 @@ class Upload:
         """The caller's message is whole."""
         self.sent = False
         """So is what the agent was sent."""
-        self._caller = caller
+        self._caller: DownstreamConnection | AbsentCaller = caller
         self._stream = stream
         self._trailers: Fields | None = None
         self._guard: GuardedBody | None = None
@@ -76,14 +74,14 @@ class Upload:
             return taken
         if taken is not None:
             self._pass(*taken)
-        elif guard.envelope is not None:
+        elif guard.whole is not None:
             self._caller.consumed(self._stream, size)
         return None
 
     def end(self, trailers: Fields | None) -> Refusal | bytes | None:
         """The caller's message is whole.
 
-        Gives why no agent may have it, or the envelope that it is, which passes when it is `put`.
+        Gives why no agent may have it, or all of a body that goes on only once it is whole, and is `put`.
         """
         self.ended = True
         self._trailers = trailers
@@ -96,8 +94,8 @@ class Upload:
             last = guard.end()
             if isinstance(last, Refusal):
                 return last
-            if guard.envelope is not None:
-                return bytes(guard.envelope)
+            if guard.whole is not None:
+                return bytes(guard.whole)
             if last is not None:
                 self._pass(*last)
         if self.ended:
@@ -106,7 +104,11 @@ class Upload:
 
     def put(self, body: bytes) -> None:
         """Let `body` pass, which is the whole of it."""
-        self._held = [(body, 0)]
+        self._held = [(body, 0)] if body else []
+
+    def go_on_without(self, caller: AbsentCaller) -> None:
+        """The caller is gone, and what is under way goes on; `caller` takes its place."""
+        self._caller = caller
 
     # -- to the agent -----------------------------------------------------------------------------------
 
@@ -119,6 +121,11 @@ class Upload:
     def stalled(self) -> bool:
         """Whether it waits for the agent's side, rather than for the caller."""
         return self._owed > 0 or (self._up is None and bool(self._held))
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether all that was sent on can be sent again."""
+        return self._kept is not None
 
     def start(self, connection: UpstreamConnection, stream: int, *, head_only: bool) -> None:
         """Send what there is on `stream`; `head_only` when the head said that this is nothing."""
@@ -137,17 +144,15 @@ class Upload:
         if self.ended:
             self._end()
 
-    def rewind(self) -> bool:
-        """The agent is gone: be ready to send everything to another; ``False`` when not all of it is there."""
+    def rewind(self) -> None:
+        """The agent is gone: be ready to send everything, which is `repeatable`, to another."""
         self._up = None
         kept = self._kept
-        if kept is None:
-            return False
+        assert kept is not None
         self.sent = False
         self._again = True
         self._held = [*((data, 0) for data in kept), *self._held]
         self._kept, self._kept_bytes = [], 0
-        return True
 
     def keep_no_more(self) -> None:
         """No other agent will be asked."""
