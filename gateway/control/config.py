@@ -29,6 +29,7 @@ from gateway.ledger import LedgerSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
+from gateway.overload import OverloadSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
@@ -179,7 +180,13 @@ class Limits(Spec):
     max_connections_per_agent: int = Field(default=256, ge=1)
     """Beyond it packets wait."""
     max_pending_per_agent: int = Field(default=1024, ge=1)
-    """Packets that wait for a connection; beyond it 503 overloaded."""
+    """Packets that wait for a connection; beyond it one of the caller with the most of them gets 503 overloaded."""
+    max_in_flight_per_agent: int = Field(default=10_000, ge=1)
+    """Packets that an agent has or that wait for it; beyond it 503 overloaded."""
+    max_in_flight_per_capability: int = Field(default=100_000, ge=1)
+    """The same over all agents, by what the packets ask for; beyond it 503 overloaded."""
+    max_pending_per_capability: int = Field(default=10_000, ge=1)
+    """Of these, those that wait for a connection; beyond it 503 overloaded."""
     drain_delay_s: Annotated[Duration, Field(alias="drainDelay", ge=0)] = 0.0
     """On SIGTERM, how long everything goes on as before but ``/readyz``: what a balancer needs to look elsewhere."""
     drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
@@ -269,6 +276,8 @@ class GatewaySpec(Spec):
     telemetry: TelemetrySpec = TelemetrySpec()
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
+    overload: OverloadSpec = OverloadSpec()
+    """How much is taken on, and what happens beyond it."""
 
     @field_validator("listeners")
     @classmethod

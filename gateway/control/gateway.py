@@ -35,6 +35,7 @@ from gateway.control.tls import TlsContexts
 from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.overload import Caps
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.handshakes import ArrivalLimits
@@ -51,6 +52,7 @@ from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
@@ -104,6 +106,7 @@ class Gateway:
             )
         )
         self.metrics.registry.register(self.member_metrics)
+        self.metrics.registry.register(OverloadMetrics(lambda: self.plane))
         self.metrics.registry.register(
             Counters(
                 (
@@ -188,7 +191,9 @@ class Gateway:
                 ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
+                max_in_flight=limits.max_in_flight_per_agent,
             ),
+            caps=Caps(limits.max_in_flight_per_capability, limits.max_pending_per_capability),
             clocks=Clocks(
                 body_s=limits.body_timeout_s,
                 body_rate=limits.min_body_rate,
@@ -205,6 +210,7 @@ class Gateway:
             ),
             max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
+            overload=config.overload,
         )
         plane.snapshot = self._snapshot
         if config.ledger.capabilities:

@@ -52,6 +52,8 @@ class Connection(asyncio.Protocol):
         self.congested = False
         """The socket takes no more for now."""
         self.closed = False
+        self._on_hold = False
+        """Nothing is read, whoever would."""
         self._transport: asyncio.Transport | None = None
         self._in_turn = False
         self._flush_due = False
@@ -201,9 +203,19 @@ class Connection(asyncio.Protocol):
         if self.codec is not None and not self.codec.multiplexed:
             self._reading(pause=False)
 
+    def hold(self) -> None:
+        """Read no more from the socket, whatever it carries, until `unhold`."""
+        self._reading(pause=True)
+        self._on_hold = True
+
+    def unhold(self) -> None:
+        """Undo `hold`."""
+        self._on_hold = False
+        self._reading(pause=False)
+
     def _reading(self, *, pause: bool) -> None:
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing() or self._on_hold:
             return
         if pause and transport.is_reading():
             transport.pause_reading()

@@ -8,11 +8,14 @@ import math
 import struct
 import termios
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import IdentityError, Principal, SpiffeId, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.overload import Caller, Entry, Manners, Push
 from gateway.packet.packet import CAPABILITY_DOMAIN
+from gateway.proxy.arrival import Arrival
 from gateway.proxy.codec import (
     Codec,
     ConnectionFailed,
@@ -84,7 +87,7 @@ class DownstreamConnection(Connection):
         super().__init__(listener.plane.loop, listener.plane.telemetry.defect)
         self.listener = listener
         self.plane = listener.plane
-        self.exchanges: dict[int, Exchange | LocalExchange] = {}
+        self.exchanges: dict[int, Exchange | LocalExchange | Arrival] = {}
         self.principal: Principal | None = None
         self.valid_until = math.inf
         """Seconds since the epoch: when the caller's certificate ends."""
@@ -111,6 +114,10 @@ class DownstreamConnection(Connection):
         """Reading is paused for an exchange's sake."""
         self._unread: asyncio.TimerHandle | None = None
         """Set while the caller is not read because it does not read."""
+        self._caller: Caller | None = None
+        """Once it has asked for something."""
+        self._manners: Manners | None = None
+        """Once it was turned away."""
         if not listener.tls:
             self._assume()
 
@@ -150,6 +157,7 @@ class DownstreamConnection(Connection):
             self.shaking = False
             self.idle_since = self.loop.time()
             self.listener.shaken(self)
+        self._part()
         self._check_revocation(layer)
         certificate = layer.peer_certificate()
         if certificate is not None:
@@ -240,15 +248,7 @@ class DownstreamConnection(Connection):
                         self._feed_tunnel(events)
                         return
                     continue
-                local = self.plane.local
-                exchange: Exchange | LocalExchange
-                if local is not None and local.concerns(event.head):
-                    exchange = LocalExchange(local, self, event.stream)
-                else:
-                    exchange = Exchange(self.plane, self, event.stream)
-                exchanges[event.stream] = exchange
-                self.plane.in_flight += 1
-                exchange.begin(event.head, ended=event.ended)
+                self._begin(event)
                 continue
             if isinstance(event, ConnectionFailed):
                 self._failed(event)
@@ -276,6 +276,47 @@ class DownstreamConnection(Connection):
         codec = self.codec
         if codec is not None and codec.backlogged:
             self.pause()
+
+    def _begin(self, event: RequestReceived) -> None:
+        """A request: the gateway's own, or the door's to let in."""
+        plane, stream, head = self.plane, event.stream, event.head
+        caller = self._caller
+        if caller is None:
+            caller = self._caller = plane.door.welcome(self.principal.id if self.principal is not None else "")
+        if plane.door.level and self.codec is not None and not self.codec.multiplexed:
+            self.codec.close()  # its answer says `connection: close`
+        local = plane.local
+        if local is not None and local.concerns(head):
+            caller.in_flight += 1
+            plane.in_flight += 1
+            asked = self.exchanges[stream] = LocalExchange(local, self, stream)
+            asked.begin(head, ended=event.ended)
+            return
+        now = perf_counter()
+        entry = plane.door.knock(caller, now)
+        caller.in_flight += 1
+        plane.in_flight += 1
+        if entry is Entry.IN:
+            exchange = self.exchanges[stream] = Exchange(plane, self, stream)
+            exchange.begin(head, ended=event.ended)
+        else:
+            arrival = self.exchanges[stream] = Arrival(self, stream, caller)
+            arrival.begin(head, entry, now, ended=event.ended)
+
+    def told_to_wait(self, retry_after_s: int) -> None:
+        """One of the requests was turned away; a caller that goes on all the same is held."""
+        manners = self._manners
+        if manners is None:
+            manners = self._manners = Manners()
+        push = manners.turned_away(perf_counter(), retry_after_s)
+        if push is not Push.NOTHING:
+            self.plane.holds.hold(self, push, manners.until)
+
+    def let_go(self) -> None:
+        """Read again."""
+        if self._manners is not None:
+            self._manners.forgive()
+        self.unhold()
 
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
@@ -333,6 +374,14 @@ class DownstreamConnection(Connection):
             exchange.on_caller_gone()
         self.plane.in_flight -= len(self.exchanges)  # none are left, but for a defect
         self.exchanges.clear()
+        self.plane.holds.forget(self)
+        self._part()
+
+    def _part(self) -> None:
+        """The caller is gone, or turns out to be another one."""
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            self.plane.door.goodbye(caller)
 
     def flush(self) -> None:
         super().flush()
@@ -435,12 +484,16 @@ class DownstreamConnection(Connection):
         """The exchange on `stream` is over."""
         if self.exchanges.pop(stream, None) is None:
             return
+        if self._caller is not None:
+            self._caller.in_flight -= 1
         self.plane.in_flight -= 1
         if self.codec is None:
             return
         held = self.codec.release(stream)
         if not self.exchanges:
             self.idle_since = self.loop.time()
+            if self.plane.door.level and not held:
+                self.drain()
         self.touch()
         self.resume()
         if held:

@@ -24,6 +24,9 @@ class Answer(NamedTuple):
 class _Errand:
     """Takes an answer as it comes, up to a size."""
 
+    caller = ""
+    """The gateway itself."""
+
     def __init__(self, head: RequestHead, body: bytes, max_bytes: int, answer: asyncio.Future[Answer]) -> None:
         self._head = head
         self._body = body
@@ -40,6 +43,9 @@ class _Errand:
         if self._body:
             connection.send_data(self._stream, self._body)
             connection.end(self._stream, None)
+
+    def on_turned_away(self, why: str) -> None:
+        self._fail(why)
 
     def on_agent_gone(self) -> None:
         self._fail("it is gone")
@@ -104,8 +110,9 @@ async def ask(pool: Pool, head: RequestHead, body: bytes = b"", *, max_bytes: in
     """
     answer: asyncio.Future[Answer] = pool.loop.create_future()
     errand = _Errand(head, body, max_bytes, answer)
-    if not pool.acquire(errand):
-        raise ErrandError("too many packets wait for it")
+    why = pool.acquire(errand)
+    if why:
+        raise ErrandError(why)
     try:
         async with asyncio.timeout(timeout_s):
             return await answer

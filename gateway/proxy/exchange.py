@@ -73,6 +73,7 @@ class Exchange:
         "_owed_up",
         "_placing",
         "_pool",
+        "_queued",
         "_response",
         "_retry",
         "_tail",
@@ -129,6 +130,8 @@ class Exchange:
         """Once an agent has failed this packet."""
         self._loaded: Agent | None = None
         """The agent whose load counts this packet."""
+        self._queued = False
+        """It waits for a connection."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
         self._placing = False
@@ -363,13 +366,36 @@ class Exchange:
             self._acquire(self.agent)
 
     def _acquire(self, agent: Agent) -> None:
-        self.agent = self._loaded = agent
+        self.agent = agent
+        plane, capability = self.plane, self._capability
+        if not plane.caps.begin(capability):
+            self._overloaded(f"too many packets for {capability} are under way")
+            return
+        self._loaded = agent
         self.route.load.begin(agent.name)
         self.attempts += 1
         self._asked_at = perf_counter()
-        self._pool = self.plane.pool(agent)
-        if not self._pool.acquire(self):
-            self._refuse(Refusal(Reason.OVERLOADED, f"too many packets wait for {self._capability}", retry_after_s=1))
+        self._pool = plane.pool(agent)
+        why = self._pool.acquire(self)
+        if not why and self._up is None and not self.finished:
+            self._queued = plane.caps.wait(capability)
+            if not self._queued:
+                why = f"too many packets for {capability} wait for a connection"
+        if why:
+            self._overloaded(why)
+
+    @property
+    def caller(self) -> str:
+        """For whom."""
+        principal = self.downstream.principal
+        return principal.id if principal is not None else ""
+
+    def on_turned_away(self, why: str) -> None:
+        """It waited for a connection, and lost its place to others."""
+        self._overloaded(why)
+
+    def _overloaded(self, why: str) -> None:
+        self._refuse(Refusal(Reason.OVERLOADED, why, retry_after_s=1))
 
     def _observed(self, *, ok: bool) -> None:
         """Tell how the agent did."""
@@ -381,6 +407,7 @@ class Exchange:
         forward = self.forward
         assert forward is not None
         self._up = connection
+        self._unqueue()
         head = self.head
         fields = forward.fields
         packet = forward.packet
@@ -509,6 +536,14 @@ class Exchange:
         agent, self._loaded = self._loaded, None
         if agent is not None:
             self.route.load.end(agent.name)
+            self.plane.caps.end(self._capability)
+            self._unqueue()
+
+    def _unqueue(self) -> None:
+        """It waits for a connection no longer."""
+        if self._queued:
+            self._queued = False
+            self.plane.caps.go_on(self._capability)
 
     def _let_go(self) -> None:
         """The conversation's lease needs to be held for this packet no longer."""

@@ -7,10 +7,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import SpiffeId
+from gateway.overload import Level
 from gateway.proxy.connection import keep_alive
 from gateway.proxy.downstream import DownstreamConnection, DownstreamLimits
 from gateway.proxy.handshakes import Arrivals
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PARTED_WITH = 10
+"""One in so many idle connections is closed in each sweep while there is too little room: not all come back at once."""
 SWEEP_SLICE_S = 0.001
 """How long at a time connections are looked at, while others wait."""
 
@@ -68,6 +72,8 @@ class Listener:
         self._reuse_port = reuse_port
         self._sockets = list(sockets)
         self._servers: list[asyncio.Server] = []
+        self.refused = 0
+        """Connections that were closed at once, because there was no room for more."""
         self._arrivals = Arrivals(limits.arrivals, handshakes=self.tls)
         self._to_sweep: list[DownstreamConnection] = []
 
@@ -99,6 +105,9 @@ class Listener:
 
     def opened(self, connection: DownstreamConnection) -> bool:
         """A connection was accepted; ``False`` when it is one too many."""
+        if self.plane.door.level >= Level.NO_CONNECTIONS:
+            self.refused += 1
+            return False
         reason = self._arrivals.admit(connection.site, connection.opened_at)
         if reason:
             self.handshake_failed(reason)
@@ -172,6 +181,13 @@ class Listener:
         """End what came in on a certificate that `revoked` names."""
         for connection in list(self.connections):
             connection.on_revoked(revoked)
+
+    def part_with_some(self, now: float) -> None:
+        """Have some of the connections go on which nothing is under way, those idle for longest first."""
+        idle = [connection for connection in self.connections if connection.asked and not connection.exchanges]
+        idle.sort(key=attrgetter("idle_since"))
+        for connection in idle[: 1 + len(idle) // PARTED_WITH]:
+            connection.leave(now)
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; who has connected by then is accepted, and open connections go on."""

@@ -10,7 +10,8 @@ import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,8 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.overload import Caps, Door, Level, Monitor, OverloadSpec, Push
+from gateway.proxy.arrival import Holds
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
@@ -34,6 +37,7 @@ from gateway.routing import DEFAULT_C, Agent
 from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
+    from gateway.proxy.arrival import Arrival
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.local import LocalExchange, LocalRequests
 
@@ -42,6 +46,8 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 1.0
 DRAIN_TICK_S = 0.05
 """How often it is looked whether callers have left."""
+TOLD_AT_MOST = 5
+"""Callers that were turned away, told of by name."""
 MAX_ALONE = 1024
 """Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
@@ -113,6 +119,8 @@ class DataPlane:
         max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
+        overload: OverloadSpec | None = None,
+        caps: Caps | None = None,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
@@ -121,6 +129,12 @@ class DataPlane:
         self.max_timeout_s = max_timeout_s
         self.health = health
         self.clocks = clocks
+        self.caps = caps or Caps(max_in_flight=100_000, max_waiting=10_000)
+        """By what the packets ask for."""
+        overload = overload or OverloadSpec()
+        self.door = Door(overload, soon=loop.call_soon, clock=perf_counter, work=time.thread_time, random=random.random)
+        self.holds = Holds(loop, self.door)
+        self.monitor = Monitor(loop, overload, self._on_level)
         self.max_body_bytes = max_body_bytes
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
@@ -148,7 +162,7 @@ class DataPlane:
         """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
-        self._to_judge: deque[Exchange | LocalExchange] = deque()
+        self._to_judge: deque[Exchange | LocalExchange | Arrival] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._stopped = False
@@ -186,7 +200,7 @@ class DataPlane:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
 
-    def _exchanges(self) -> Iterator[Exchange | LocalExchange]:
+    def _exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
@@ -262,6 +276,24 @@ class DataPlane:
             self.in_flight -= 1
         self.records.add(exchange, outcome, refusal)
 
+    @property
+    def pushed_back(self) -> Mapping[Push, int]:
+        """How often connections were held and closed, because requests went on within a ``retry-after``."""
+        return self.holds.counts
+
+    @property
+    def held(self) -> int:
+        """How many connections are held."""
+        return len(self.holds)
+
+    @property
+    def refused_connections(self) -> int:
+        """How many were closed at once, for lack of room."""
+        return sum(listener.refused for listener in self.listeners)
+
+    def _on_level(self, level: Level) -> None:
+        self.door.level = level
+
     async def start(self) -> None:
         """Bind every listener.
 
@@ -271,12 +303,16 @@ class DataPlane:
         """
         for listener in self.listeners:
             await listener.start()
+        self.monitor.start()
         self._sweep()
 
     def _sweep(self) -> None:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
+            if self.door.level:
+                listener.part_with_some(now)
+        self._tell_of(self.door.sweep(perf_counter()))
         for exchange in list(self._alone):
             exchange.tick(now)
         self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
@@ -292,6 +328,14 @@ class DataPlane:
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
+    @staticmethod
+    def _tell_of(turned_away: dict[str, int]) -> None:
+        """One line for all that were turned away at the door since the last one."""
+        if turned_away:
+            most = sorted(turned_away.items(), key=itemgetter(1), reverse=True)[:TOLD_AT_MOST]
+            told = ", ".join(f"{count} of {name or 'nobody known'}" for name, count in most)
+            log.warning("overload: turned away %d requests: %s", sum(turned_away.values()), told)
+
     async def stop(self, drain_timeout_s: float, force: asyncio.Event) -> bool:
         """Accept nobody else, let what is under way finish, close.
 
@@ -304,6 +348,8 @@ class DataPlane:
 
         """
         deadline = self.loop.time() + drain_timeout_s
+        self.monitor.stop()
+        self.holds.close()
         for listener in self.listeners:
             await listener.stop_accepting()
         while sum(listener.leave(self.loop.time()) for listener in self.listeners) or self._alone:

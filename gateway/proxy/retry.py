@@ -174,6 +174,9 @@ class Leftover:
 
     __slots__ = ("_left", "_stream", "_timer", "_up")
 
+    caller = ""
+    """Nobody's any more."""
+
     def __init__(self, up: UpstreamConnection, stream: int) -> None:
         """Take the place of the exchange that got the answer's head."""
         self._up = up
@@ -211,6 +214,9 @@ class Leftover:
 
     def upstream_writable(self) -> None:
         """There is nothing to write."""
+
+    def on_turned_away(self, why: str) -> None:
+        """It waits for no connection."""
 
     def on_upstream(self, connection: UpstreamConnection) -> None:
         """It waits for no connection."""

@@ -12,13 +12,13 @@ import math
 import secrets
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from gateway.identity import IdentityError, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.overload import FairQueue
 from gateway.proxy.codec import (
     ClientCodec,
     Codec,
@@ -65,12 +65,21 @@ class UpstreamLimits:
     """Without one it is lost."""
     max_connections: int = 256
     max_pending: int = 1024
-    """Exchanges that may wait for a connection; more are refused as overloaded."""
+    """Exchanges that may wait for a connection; beyond it one of the caller with the most of them is refused."""
+    max_in_flight: int = 4096
+    """Exchanges that the agent has, or that wait for a connection; more are refused as overloaded."""
     max_header_bytes: int = 65536
 
 
 class Requester(Interface):
     """Whoever sends a request to an agent: it is given a connection, and told what comes of it."""
+
+    @property
+    def caller(self) -> str:
+        """For whom; those who wait for connections take turns by it."""
+
+    def on_turned_away(self, why: str) -> None:
+        """It waited for a connection, and lost its place to others."""
 
     def on_upstream(self, connection: UpstreamConnection) -> None:
         """`connection` has room for the request."""
@@ -197,6 +206,7 @@ class UpstreamConnection(Connection):
         assert self.codec is not None
         stream = self.codec.send_request(head, ended=ended)
         self.exchanges[stream] = exchange
+        self.pool.in_flight += 1
         self._unsent.add(stream)
         self.touch()
         return stream
@@ -225,6 +235,7 @@ class UpstreamConnection(Connection):
         """The exchange needs this stream no more; `cancel` breaks it off at once."""
         if self.exchanges.pop(stream, None) is None or self.codec is None:
             return
+        self.pool.in_flight -= 1
         self._unsent.discard(stream)
         if cancel:
             self.codec.reset(stream, cancelled=True)
@@ -303,6 +314,7 @@ class UpstreamConnection(Connection):
 
     def _lose(self, stream: int, *, untouched: bool, malformed: str = "") -> None:
         exchange = self.exchanges.pop(stream)
+        self.pool.in_flight -= 1
         if self.codec is not None:
             self.codec.release(stream)
         if not self.exchanges:
@@ -334,12 +346,14 @@ class Pool:
         """Gives the marks of certificates that are revoked; ``None`` where no lists are configured."""
         self.connections: set[UpstreamConnection] = set()
         self.retired = False
+        self.in_flight = 0
+        """Requests on all connections."""
         self._context = context
         self._idle: list[UpstreamConnection] = []
         """HTTP/1.1: unused connections, the warmest last."""
         self._shared: list[UpstreamConnection] = []
         """HTTP/2: connections that take more streams."""
-        self._waiting: deque[Requester] = deque()
+        self._waiting: FairQueue[Requester] = FairQueue(limits.max_pending)
         self._opening: set[asyncio.Task[None]] = set()
 
     @property
@@ -347,29 +361,38 @@ class Pool:
         """Whether nothing is open, opening, or waited for."""
         return not (self.connections or self._opening or self._waiting)
 
-    def acquire(self, exchange: Requester) -> bool:
-        """Give `exchange` a connection, now or later, by `Requester.on_upstream`; ``False`` when too many wait."""
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection."""
+        return len(self._waiting)
+
+    def acquire(self, exchange: Requester) -> str:
+        """Give `exchange` a connection, now or later, by `Requester.on_upstream`; else say why not."""
+        if self.in_flight + len(self._waiting) >= self.limits.max_in_flight:
+            return f"too many packets are under way at {self.agent.name}"
         connection = self._take()
         if connection is not None:
             exchange.on_upstream(connection)
-            return True
-        if len(self._waiting) >= self.limits.max_pending:
-            return False
-        self._waiting.append(exchange)
+            return ""
+        why = f"too many packets wait for a connection to {self.agent.name}"
+        loser = self._waiting.push(exchange.caller, exchange)
+        if loser is exchange:
+            return why
+        if loser is not None:
+            loser.on_turned_away(why)
         self._open_more()
-        return True
+        return ""
 
     def retire(self) -> None:
         """The agent is gone, or has moved: what is under way goes on, what waits looks for another."""
         self.retired = True
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, FairQueue(self.limits.max_pending)
         for exchange in waiting:
             exchange.on_agent_gone()
 
     def cancel(self, exchange: Requester) -> None:
         """`exchange` waits no longer."""
-        if exchange in self._waiting:
-            self._waiting.remove(exchange)
+        self._waiting.remove(exchange)
 
     def _take(self) -> UpstreamConnection | None:
         idle = self._idle
@@ -427,14 +450,14 @@ class Pool:
         """One opening answers for one waiting exchange (HTTP/1.1) or for all of them (HTTP/2)."""
         count = 1 if self.agent.protocol is Protocol.HTTP1 else len(self._waiting)
         for _ in range(min(count, len(self._waiting))):
-            self._waiting.popleft().on_connect_failed(why)
+            self._waiting.pop().on_connect_failed(why)
 
     def _serve_waiting(self) -> None:
         while self._waiting:
             connection = self._take()
             if connection is None:
                 break
-            self._waiting.popleft().on_upstream(connection)
+            self._waiting.pop().on_upstream(connection)
         if self._waiting:
             self.loop.call_soon(self._open_more)
 
