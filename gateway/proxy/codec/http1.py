@@ -193,6 +193,11 @@ class Http1Server(_Http1):
         self._upgrade_key: dict[int, bytes] = {}
         self._keep_alive = True
         self._old = False
+        self._closing = False
+        self._tunnel = False
+        """What is read belongs to a tunnel, whose request may still wait for its turn."""
+        self._manners: dict[int, tuple[bool, bool, bool]] = {}
+        """Of messages whose turn has not come: whether to keep the connection, HTTP/1.0, a tunnel."""
         self._request_over = False
         self._ended_at_head = False
         self._head_request = False
@@ -209,13 +214,14 @@ class Http1Server(_Http1):
     def receive(self, data: bytes) -> list[Event]:
         if self._failed or self.finished:
             return []
-        if self._raw:
-            return [DataReceived(self._reading, data, len(data))]
+        if self._tunnel:
+            self._events.append(DataReceived(self._reading, data, len(data)))
+            return self._take()
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if self._raw:
+            if self._tunnel:
                 if rest:
                     self._events.append(DataReceived(self._reading, rest, len(rest)))
             else:
@@ -257,6 +263,8 @@ class Http1Server(_Http1):
         first, last = events[0], events[-1]
         if type(first) is RequestReceived:
             self._head_request = first.head.method == b"HEAD"
+            keep_alive, self._old, self._raw = self._manners.pop(first.stream)
+            self._keep_alive = keep_alive and not self._closing
         kind = type(last)
         if kind is Ended or kind is TrailersReceived or (type(last) is RequestReceived and last.ended):
             self._request_over = True
@@ -264,7 +272,8 @@ class Http1Server(_Http1):
 
     def _fail(self, detail: str, *, too_large: bool = False) -> list[Event]:
         self._failed = True
-        self._keep_alive = False
+        if self._reading == self._serving:
+            self._keep_alive = False  # else those before it have their turn
         self._events.append(ConnectionFailed(detail, self._reading, too_large))
         return self._take()
 
@@ -301,7 +310,7 @@ class Http1Server(_Http1):
         fields = self._section_ended()
         method: bytes = parser.get_method()
         url, self._url = self._url, b""
-        self._old = parser.get_http_version() == "1.0"
+        old = parser.get_http_version() == "1.0"
         host: bytes | None = None
         has_body = False
         upgrade = b""
@@ -319,7 +328,7 @@ class Http1Server(_Http1):
             if name == b"content-length":
                 has_body = value != b"0"
             elif name == b"transfer-encoding":
-                if value.lower() != b"chunked" or self._old:
+                if value.lower() != b"chunked" or old:
                     raise _Rejected(f"transfer-encoding {value[:40].decode('latin-1')!r} is not supported")
                 has_body = True
             elif name == b"upgrade":
@@ -327,10 +336,10 @@ class Http1Server(_Http1):
             if name in _HOP_BY_HOP or name == b"te":
                 connection_fields = True
             kept.append(item)
-        if host is None and not self._old:
+        if host is None and not old:
             raise _Rejected("no Host field")
         upgrading = parser.should_upgrade()
-        self._keep_alive = parser.should_keep_alive()
+        keep_alive = parser.should_keep_alive()
         if connection_fields:
             kept = _end_to_end(kept)
         if has_body and upgrading:
@@ -340,7 +349,7 @@ class Http1Server(_Http1):
         scheme, authority, path = self._target(method, url, host or b"")
         protocol = b""
         if method == b"CONNECT":
-            self._raw = True
+            self._tunnel = True
         elif upgrading and upgrade == b"websocket" and method == b"GET":
             key = field_value(kept, b"sec-websocket-key")
             if key is None:
@@ -348,10 +357,11 @@ class Http1Server(_Http1):
             self._upgrade_key = {self._reading: key}
             kept = [item for item in kept if item[0] != b"sec-websocket-key"]
             method, protocol = b"CONNECT", b"websocket"
-            self._raw = True
+            self._tunnel = True
         head = RequestHead(method, scheme, authority, path, kept, protocol)
         self._in_head = self._begun = False
-        ended = not has_body and not self._raw
+        self._manners[self._reading] = keep_alive, old, self._tunnel
+        ended = not has_body and not self._tunnel
         self._ended_at_head = ended
         self._events.append(RequestReceived(self._reading, head, ended))
 
@@ -372,7 +382,7 @@ class Http1Server(_Http1):
 
     def on_message_complete(self) -> None:
         """httptools: the request is whole."""
-        if self._framing or self._raw:
+        if self._framing or self._tunnel:
             return  # an upgrade: what follows is a tunnel, or a body that a fresh parser will read
         if not self._ended_at_head:
             self._events.append(self._message_ended())
@@ -440,6 +450,7 @@ class Http1Server(_Http1):
         self.aborted = True
 
     def close(self) -> None:
+        self._closing = True
         self._keep_alive = False
         if self._in_head and not self._begun and self._reading == self._serving:
             self.finished = True

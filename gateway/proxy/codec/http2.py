@@ -267,11 +267,21 @@ class _Http2:
         fields: Fields = list(event.headers)
         try:
             _check_fields(fields)
+            self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
         self._headed.add(stream)
         self._events.append(TrailersReceived(stream, fields))
+
+    def _check_length(self, stream: int) -> None:
+        """RFC 9113 section 8.1.1: a message that ends is as long as it said.
+
+        The library looks only where DATA ends it; over HTTP/1.1 what is missing would be taken from the next message.
+        """
+        known = self._connection.streams.get(stream)
+        if known is None or known._expected_content_length not in (None, known._actual_content_length):
+            raise _Malformed
 
     def _on_reset(self, event: Any) -> None:
         stream = event.stream_id
@@ -498,11 +508,13 @@ class Http2Server(_Http2):
             return
         try:
             head = _request_head(event.headers)
+            ended = event.stream_ended is not None
+            if ended:
+                self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
         self._open.add(stream)
-        ended = event.stream_ended is not None
         if ended:
             self._headed.add(stream)
         else:
@@ -567,6 +579,8 @@ class Http2Client(_Http2):
             return
         try:
             head = _response_head(event.headers)
+            if ended and head.status not in (204, 304):
+                self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
