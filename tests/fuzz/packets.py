@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 from gateway.decision import Forward, Refuse, decide
@@ -44,10 +45,8 @@ def check_packet(data: bytes) -> None:
     assert claimed == [(names.FROM, b'"%s"' % PLANNER.encode())], claimed
     assert not any(name.startswith(names.FORWARDING_PREFIX) for name, _ in onward)
     assert sum(name == names.ID for name, _ in onward) >= 1
-    try:
+    with contextlib.suppress(MalformedPacketError):  # an envelope is stricter than the header fields
         from_binary(head, b"", lambda: "id-1")
-    except MalformedPacketError:
-        pass  # an envelope is stricter than the header fields
 
 
 def check_envelope(data: bytes) -> None:

@@ -24,6 +24,7 @@ from gateway.proxy.codec.events import (
     ResponseReceived,
     StreamReset,
     TrailersReceived,
+    Writable,
 )
 
 _HOP_BY_HOP = frozenset(
@@ -352,8 +353,8 @@ class Http1Server(_Http1):
             self._tunnel = True
         elif upgrading and upgrade == b"websocket" and method == b"GET":
             key = field_value(kept, b"sec-websocket-key")
-            if key is None:
-                raise _Rejected("a websocket upgrade without sec-websocket-key")
+            if key is None or has_body:
+                raise _Rejected("a websocket upgrade with a body, or without sec-websocket-key")
             self._upgrade_key = {self._reading: key}
             kept = [item for item in kept if item[0] != b"sec-websocket-key"]
             method, protocol = b"CONNECT", b"websocket"
@@ -467,6 +468,8 @@ class Http1Client(_Http1):
         self._reading = 0
         self._method = b""
         self._key = b""
+        self._upgrading: list[bytes] | None = None
+        """What was sent into a tunnel that the agent has not agreed to: to one that does not, it would be a request."""
         self._until_eof = False
         self._response_over = True
         self._request_over = True
@@ -489,6 +492,7 @@ class Http1Client(_Http1):
         self._chunked = False
         self._begin_message()
         out = self._out
+        self._upgrading = [] if head.protocol else None
         if head.protocol:
             self._key = base64.b64encode(self._entropy(16))
             out += (b"GET ", head.path, b" HTTP/1.1\r\nhost: ", head.authority)
@@ -511,6 +515,12 @@ class Http1Client(_Http1):
                 out.append(b"content-length: 0\r\n")
         out.append(b"\r\n")
         return self._reading
+
+    def send_data(self, stream: int, data: bytes) -> bool:
+        if self._upgrading is not None:
+            self._upgrading.append(data)
+            return False
+        return super().send_data(stream, data)
 
     def end(self, stream: int, trailers: Fields | None = None) -> None:
         if self._raw:
@@ -599,7 +609,10 @@ class Http1Client(_Http1):
             self._interim = False
             kept = [item for item in _end_to_end(fields) if item[0] != b"sec-websocket-accept"]
             self._events.append(ResponseReceived(self._reading, ResponseHead(200, kept), ended=False))
+            self._enter_tunnel()
             return
+        if status < 100:
+            raise _Rejected(f"a status of {status}")
         if self._interim:
             self._events.append(ResponseReceived(self._reading, ResponseHead(status, _end_to_end(fields)), False))
             return
@@ -624,6 +637,14 @@ class Http1Client(_Http1):
             if self._method == b"HEAD":
                 # llhttp cannot know that no body follows; a fresh parser reads the next response.
                 self._parser = httptools.HttpResponseParser(self)
+
+    def _enter_tunnel(self) -> None:
+        held, self._upgrading = self._upgrading, None
+        if held:
+            self._out += held
+            self._events.append(Writable(self._reading))
+        if self._request_over:
+            self.finished = True
 
     def on_message_complete(self) -> None:
         """httptools: the response is whole."""

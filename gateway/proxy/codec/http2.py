@@ -43,7 +43,7 @@ _DEFAULT_WINDOW = 65535
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 _BAD_PATH = re.compile(rb"[\x00-\x20\x7f]")
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
@@ -100,7 +100,7 @@ def _request_head(headers: Fields) -> RequestHead:
     if not pseudo.keys() <= _REQUEST_PSEUDO:
         raise _Malformed
     method = pseudo.get(b":method", b"")
-    if _METHOD.fullmatch(method) is None:
+    if _TOKEN.fullmatch(method) is None:
         raise _Malformed
     scheme = pseudo.get(b":scheme", b"")
     path = pseudo.get(b":path", b"")
@@ -113,7 +113,7 @@ def _request_head(headers: Fields) -> RequestHead:
         scheme not in (b"http", b"https")
         or not (path[:1] == b"/" or path == b"*")
         or _BAD_PATH.search(path)
-        or (protocol and method != b"CONNECT")
+        or (protocol and (method != b"CONNECT" or _TOKEN.fullmatch(protocol) is None))
     ):
         raise _Malformed
     cookies = 0
