@@ -36,6 +36,10 @@ from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.routing import Agent, Protocol
 
 
+MAX_INTERIM = 64
+"""Interim responses (1xx) to one request; an agent that sends more has lost its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
     """Bounds on the connections to one agent."""
@@ -92,6 +96,8 @@ class UpstreamConnection(Connection):
         self.opened: asyncio.Future[None] = pool.loop.create_future()
         self._unsent: set[int] = set()
         """Streams whose head has not been written to the socket yet."""
+        self._interim: dict[int, int] = {}
+        """Interim responses on streams that had some and wait for the final one."""
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=False))
 
@@ -180,6 +186,7 @@ class UpstreamConnection(Connection):
         if self.exchanges.pop(stream, None) is None or self.codec is None:
             return
         self._unsent.discard(stream)
+        self._interim.pop(stream, None)
         if cancel:
             self.codec.reset(stream, cancelled=True)
         self.codec.release(stream)
@@ -207,6 +214,11 @@ class UpstreamConnection(Connection):
             if isinstance(event, DataReceived):
                 exchange.on_response_data(event.data, event.size)
             elif isinstance(event, ResponseReceived):
+                if event.head.status < 200:
+                    count = self._interim[event.stream] = self._interim.get(event.stream, 0) + 1
+                    if count > MAX_INTERIM:
+                        self._too_many_interim(event.stream)
+                        continue
                 exchange.on_response(event.head, ended=event.ended)
             elif isinstance(event, Ended):
                 exchange.on_response_end(None)
@@ -216,6 +228,13 @@ class UpstreamConnection(Connection):
                 exchange.upstream_writable()
             elif isinstance(event, StreamReset):
                 self._lose(event.stream, untouched=event.untouched)
+
+    def _too_many_interim(self, stream: int) -> None:
+        """Interim responses have no back pressure: what never ends must be stopped here."""
+        assert self.codec is not None
+        self.codec.reset(stream)
+        self._lose(stream, untouched=False, malformed=f"more than {MAX_INTERIM} interim responses")
+        self.touch()
 
     def flush(self) -> None:
         super().flush()
@@ -237,6 +256,7 @@ class UpstreamConnection(Connection):
 
     def _lose(self, stream: int, *, untouched: bool, malformed: str = "") -> None:
         exchange = self.exchanges.pop(stream)
+        self._interim.pop(stream, None)
         if self.codec is not None:
             self.codec.release(stream)
         if not self.exchanges:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.proxy.codec import (
     ConnectionFailed,
     DataReceived,
@@ -56,6 +56,7 @@ class Reader:
             assert event.stream not in self.messages, "an interim response after the final one"
             assert not event.ended
             assert event.head.status != 101
+            assert field_value(event.head.fields, b"content-length") is None
             self.interim.append((event.stream, event.head))
         elif isinstance(event, ResponseReceived):
             self._begin(event.stream, event.head, ended=event.ended)

@@ -585,7 +585,7 @@ class Http1Client(_Http1):
 
     def on_body(self, body: bytes) -> None:
         """httptools: a piece of body."""
-        if self._response_over:
+        if self._response_over or self._interim:
             raise _Rejected("a body where there can be none")
         super().on_body(body)
 
@@ -614,7 +614,8 @@ class Http1Client(_Http1):
         if status < 100:
             raise _Rejected(f"a status of {status}")
         if self._interim:
-            self._events.append(ResponseReceived(self._reading, ResponseHead(status, _end_to_end(fields)), False))
+            kept = [item for item in _end_to_end(fields) if item[0] != b"content-length"]
+            self._events.append(ResponseReceived(self._reading, ResponseHead(status, kept), False))
             return
         if not self._parser.should_keep_alive():
             self._keep_alive = False

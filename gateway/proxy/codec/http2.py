@@ -41,7 +41,7 @@ ENCODER_TABLE_BYTES = 4096
 _DEFAULT_WINDOW = 65535
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5; HTTP/1.1 readers differ about them
 _BAD_PATH = re.compile(rb"[\x00-\x20\x7f]")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
@@ -72,7 +72,7 @@ def _check_fields(fields: Fields) -> None:
             length = True
         if value and (value[0] in b" \t" or value[-1] in b" \t"):
             raise _Malformed
-    if _BAD_VALUE.search(b"\x01".join([value for _, value in fields])):
+    if _BAD_VALUE.search(b" ".join([value for _, value in fields])):
         raise _Malformed
 
 
@@ -143,6 +143,8 @@ def _response_head(headers: Fields) -> ResponseHead:
     status = pseudo.get(b":status", b"")
     if len(pseudo) != 1 or len(status) != 3 or not status.isdigit() or status < b"100" or status == b"101":
         raise _Malformed
+    if status < b"200":  # RFC 9110 section 8.6: an interim response has no content
+        fields = [item for item in fields if item[0] != b"content-length"]
     return ResponseHead(int(status), fields)
 
 
