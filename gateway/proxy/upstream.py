@@ -35,7 +35,6 @@ from gateway.proxy.connection import Connection
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.routing import Agent, Protocol
 
-
 MAX_INTERIM = 64
 """Interim responses (1xx) to one request; an agent that sends more has lost its way."""
 

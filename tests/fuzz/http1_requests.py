@@ -74,7 +74,7 @@ def check_onward(message: Message) -> None:
     reader.take(events)
     assert not reader.failed, (reader.failed, written)
     assert reader.heads == 1, written
-    assert not server.backlogged, written
+    assert not server.release(1), written
     (again,) = reader.messages.values()
     seen = again.head
     assert isinstance(seen, RequestHead)

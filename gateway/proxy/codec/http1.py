@@ -43,6 +43,8 @@ _STATUS_LINE = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in
 _BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _LAST_CHUNK = b"0\r\n\r\n"
+_MAX_HELD = 4
+"""Events of pipelined requests, a read of body each at most, at which no more is read."""
 
 
 def _accept_for(key: bytes) -> bytes:
@@ -208,7 +210,8 @@ class Http1Server(_Http1):
 
     @property
     def backlogged(self) -> bool:
-        return bool(self._held)
+        # While nothing is read, it goes unseen that the caller has gone: some is taken before that.
+        return len(self._held) > _MAX_HELD and not self._failed
 
     # -- reading ----------------------------------------------------------------------------------------
 

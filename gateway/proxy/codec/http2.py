@@ -171,6 +171,7 @@ class _Http2:
         settings = {_Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES, _Setting.MAX_HEADER_LIST_SIZE: 65536}
         if client:
             settings[_Setting.ENABLE_PUSH] = 0
+            settings[_Setting.MAX_CONCURRENT_STREAMS] = 0  # of the agent's own: the library would keep each
         else:
             settings[_Setting.MAX_CONCURRENT_STREAMS] = max_streams
             settings[_Setting.ENABLE_CONNECT_PROTOCOL] = 1

@@ -116,6 +116,7 @@ FAULTS: dict[str, Fault] = {
     "resets-within-its-body": Fault(resets(_LENGTH + b"half"), 200, _RESET, whole=False),
     "stalls-within-its-head": Fault(stays(b"HTTP/1.1 200 OK\r\n"), 504, _LATE, timeout_ms=200),
     "stalls-within-its-body": Fault(stays(_LENGTH + b"half"), 200, _LATE, whole=False, timeout_ms=300),
+    "a-body-without-end": Fault(endless(CHUNKED, b"ffff\r\n" + bytes(65_535) + b"\r\n"), 200, _LATE, False, 300),
     "one-byte-at-a-time": Fault(_byte_by_byte, 200),
     "garbage": Fault(stays(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), 502, _MALFORMED),
     "another-protocol": Fault(stays(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, _MALFORMED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 import h2.events
 import h2.exceptions
 
-from tests.conformance.faults.http1_agents import wait_for_close
 from tests.conformance.test_http2 import Peer, h2_agent
 from tests.conftest import RawAgent
 from tests.fuzz.frames import frame
@@ -20,6 +20,9 @@ _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 3, 4
 _REFUSED_STREAM = 7
 ERROR_CODES = [code for code in range(14) if code != _REFUSED_STREAM]
 """RFC 9113 section 7."""
+
+UPLOAD = bytes(100_000)
+"""More than HTTP/2's first window."""
 
 Act = Callable[[Peer, int], None]
 
@@ -94,9 +97,8 @@ def head(*fields: tuple[str, str], ended: bool = True) -> Act:
     return act
 
 
-def waits(peer: Peer, stream: int) -> None:
-    """Until the gateway has had enough of it."""
-    wait_for_close(peer.socket)
+def says_nothing(peer: Peer, stream: int) -> None:
+    """More on this stream; the connection is served on."""
 
 
 def closes(peer: Peer, stream: int) -> None:
@@ -104,14 +106,22 @@ def closes(peer: Peer, stream: int) -> None:
     raise EOFError
 
 
+def _gives_no_window(peer: Peer, stream: int) -> None:
+    peer.socket.sendall(setting(_INITIAL_WINDOW_SIZE, 0))
+    peer.event(h2.events.StreamReset, stream)
+    peer.socket.sendall(setting(_INITIAL_WINDOW_SIZE, 65_535))
+
+
 def _shrinks_and_opens(peer: Peer, stream: int) -> None:
     peer.socket.sendall(setting(_INITIAL_WINDOW_SIZE, 0))
     received = 0
-    while received < 100_000:
-        peer.socket.sendall(frame(WINDOW_UPDATE, 0, stream, number(30_000)))
-        peer.socket.sendall(frame(WINDOW_UPDATE, 0, 0, number(30_000)))
+    while received < len(UPLOAD):
         received += len(peer.event(h2.events.DataReceived, stream).data)
+        for each in (stream, None):
+            peer.h2.increment_flow_control_window(30_000, each)
+        peer.flush()
     answers(peer, stream)
+    peer.socket.sendall(setting(_INITIAL_WINDOW_SIZE, 65_535))
 
 
 def _floods_interim(peer: Peer, stream: int) -> None:
@@ -124,12 +134,12 @@ _RESET, _MALFORMED, _LATE = "upstream-reset", "upstream-malformed", "deadline-ex
 _NOT_TAKEN = (502, 503)
 
 FAULTS: dict[str, Fault] = {
-    "never-answers": Fault(waits, (504,), _LATE, timeout_ms=200),
+    "never-answers": Fault(says_nothing, (504,), _LATE, timeout_ms=200),
     "closes-before-its-head": Fault(closes, (502,), _RESET),
     "closes-within-its-body": Fault(then(begins, closes), (200,), _RESET, whole=False),
-    "stalls-within-its-body": Fault(then(begins, waits), (200,), _LATE, whole=False, timeout_ms=300),
+    "stalls-within-its-body": Fault(then(begins, says_nothing), (200,), _LATE, whole=False, timeout_ms=300),
     "goes-away-without-having-looked": Fault(
-        then(raw(GOAWAY, 0, number(0) + number(0), on_stream=False), waits), _NOT_TAKEN
+        then(raw(GOAWAY, 0, number(0) + number(0), on_stream=False), says_nothing), _NOT_TAKEN
     ),
     "refuses-the-stream": Fault(raw(RST_STREAM, 0, number(_REFUSED_STREAM)), _NOT_TAKEN),
     **{f"resets-with-{code}": Fault(raw(RST_STREAM, 0, number(code)), (502,), _RESET) for code in ERROR_CODES},
@@ -139,51 +149,51 @@ FAULTS: dict[str, Fault] = {
         )
         for code in (*ERROR_CODES, _REFUSED_STREAM)
     },
-    "a-window-of-nothing": Fault(
-        then(bytes_of(setting(_INITIAL_WINDOW_SIZE, 0)), waits), (504,), _LATE, timeout_ms=300, body=bytes(100_000)
-    ),
-    "a-window-that-shrinks-and-opens": Fault(_shrinks_and_opens, (200,), body=bytes(100_000)),
+    "a-window-of-nothing": Fault(_gives_no_window, (504,), _LATE, timeout_ms=300, body=UPLOAD),
+    "a-window-that-shrinks-and-opens": Fault(_shrinks_and_opens, (200,), body=UPLOAD),
     "no-more-streams": Fault(then(bytes_of(setting(_MAX_CONCURRENT_STREAMS, 0)), answers), (200,)),
     "one-stream-at-a-time": Fault(then(bytes_of(setting(_MAX_CONCURRENT_STREAMS, 1)), answers), (200,)),
-    "a-push": Fault(then(raw(PUSH_PROMISE, END_HEADERS, number(2) + b"\x82\x86\x84"), waits), (502,), _MALFORMED),
-    "a-stream-of-its-own": Fault(then(bytes_of(frame(HEADERS, 5, 2, b"\x88")), waits), (502,), _MALFORMED),
+    "a-push": Fault(
+        then(raw(PUSH_PROMISE, END_HEADERS, number(2) + b"\x82\x86\x84"), says_nothing), (502,), _MALFORMED
+    ),
+    "a-stream-of-its-own": Fault(then(bytes_of(frame(HEADERS, 5, 2, b"\x88")), says_nothing), (502,), _MALFORMED),
     "data-after-its-end": Fault(then(answers, raw(DATA, 0, b"late")), (200,)),
     "a-head-after-its-end": Fault(then(answers, raw(HEADERS, END_HEADERS, b"\x88")), (200,)),
-    "data-before-its-head": Fault(then(raw(DATA, 0, b"early"), waits), (502,)),
+    "data-before-its-head": Fault(then(raw(DATA, 0, b"early"), says_nothing), (502,)),
     "a-window-beyond-its-bound": Fault(
-        then(raw(WINDOW_UPDATE, 0, number(2**31 - 1)), raw(WINDOW_UPDATE, 0, number(2**31 - 1)), waits), (502,)
+        then(raw(WINDOW_UPDATE, 0, number(2**31 - 1)), raw(WINDOW_UPDATE, 0, number(2**31 - 1)), says_nothing), (502,)
     ),
     "a-connection-window-beyond-its-bound": Fault(
-        then(*[raw(WINDOW_UPDATE, 0, number(2**31 - 1), on_stream=False)] * 2, waits), (502,), _MALFORMED
+        then(*[raw(WINDOW_UPDATE, 0, number(2**31 - 1), on_stream=False)] * 2, says_nothing), (502,), _MALFORMED
     ),
-    "a-window-update-of-nothing": Fault(then(raw(WINDOW_UPDATE, 0, number(0)), waits), (502,)),
+    "a-window-update-of-nothing": Fault(then(raw(WINDOW_UPDATE, 0, number(0)), says_nothing), (502,)),
     "more-than-our-window": Fault(
         then(head((":status", "200"), ended=False), raw(DATA, 0, bytes(16_384)), *[raw(DATA, 0, bytes(16_384))] * 99),
         (200,),
         whole=False,
     ),
-    "too-large-a-frame": Fault(then(bytes_of(frame(DATA, 0, 1, bytes(70_000))), waits), (502,), _MALFORMED),
-    "garbage": Fault(then(bytes_of(b"HTTP/1.1 400 Bad Request\r\n\r\n"), waits), (502,), _MALFORMED),
-    "bad-compression": Fault(then(raw(HEADERS, END_HEADERS, b"\xff\xff\xff\xff\xff"), waits), (502,), _MALFORMED),
+    "too-large-a-frame": Fault(then(bytes_of(frame(DATA, 0, 1, bytes(70_000))), says_nothing), (502,), _MALFORMED),
+    "garbage": Fault(then(bytes_of(b"HTTP/1.1 400 Bad Request\r\n\r\n"), says_nothing), (502,), _MALFORMED),
+    "bad-compression": Fault(
+        then(raw(HEADERS, END_HEADERS, b"\xff\xff\xff\xff\xff"), says_nothing), (502,), _MALFORMED
+    ),
     "no-status": Fault(head(("x", "y")), (502,), _RESET),
     "a-status-of-words": Fault(head((":status", "OK")), (502,), _RESET),
     "a-line-end-in-a-value": Fault(head((":status", "200"), ("x", "a\r\nb: c")), (502,), _RESET),
     "less-than-its-length": Fault(head((":status", "200"), ("content-length", "5")), (502,), _RESET),
     "interim-answers-without-end": Fault(_floods_interim, (502,), _MALFORMED),
     "a-frame-within-a-header-block": Fault(
-        then(raw(HEADERS, 0, b"\x88"), raw(DATA, 0, b"x"), waits), (502,), _MALFORMED
+        then(raw(HEADERS, 0, b"\x88"), raw(DATA, 0, b"x"), says_nothing), (502,), _MALFORMED
     ),
 }
 
 
 def _script(peer: Peer, agent: RawAgent) -> None:
-    while True:
-        event = peer.event(h2.events.RequestReceived)
-        fault = FAULTS.get(dict(event.headers)[":path"].strip("/"))
-        try:
+    with contextlib.suppress(EOFError, h2.exceptions.ProtocolError):
+        while True:
+            event = peer.event(h2.events.RequestReceived)
+            fault = FAULTS.get(dict(event.headers)[":path"].strip("/"))
             (fault.act if fault is not None else answers)(peer, event.stream_id)
-        except (EOFError, h2.exceptions.ProtocolError):
-            return
 
 
 serve = h2_agent(_script)
