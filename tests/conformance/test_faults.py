@@ -124,7 +124,7 @@ def test_a_caller_that_does_it_wrong_leaves_nothing_behind(gateway: RunningGatew
 
 
 @pytest.mark.slow
-def test_after_every_fault_there_are_no_more_descriptors_and_no_more_memory_than_before(
+def test_after_every_fault_descriptors_and_memory_are_as_before(
     gateway: RunningGateway,
 ) -> None:
     def everything() -> None:
@@ -141,8 +141,7 @@ def test_after_every_fault_there_are_no_more_descriptors_and_no_more_memory_than
     eventually(lambda: in_flight(gateway) == 0)
     time.sleep(2.5)  # what is unused is closed after half a second, by a sweep each second
     descriptors, memory = open_descriptors(gateway), gateway.rss_bytes()
-    for _ in range(2):
-        everything()
+    everything()
     eventually(lambda: settled(gateway, descriptors + 2))
     assert gateway.rss_bytes() - memory < 16 * 1024 * 1024
     assert numbers(gateway.admin("/metrics").text, "phoenixflight_defects_total") == {"": 0}

@@ -97,7 +97,7 @@ def head(*fields: tuple[str, str], ended: bool = True) -> Act:
     return act
 
 
-def says_nothing(peer: Peer, stream: int) -> None:
+def silent(peer: Peer, stream: int) -> None:
     """More on this stream; the connection is served on."""
 
 
@@ -134,12 +134,12 @@ _RESET, _MALFORMED, _LATE = "upstream-reset", "upstream-malformed", "deadline-ex
 _NOT_TAKEN = (502, 503)
 
 FAULTS: dict[str, Fault] = {
-    "never-answers": Fault(says_nothing, (504,), _LATE, timeout_ms=200),
+    "never-answers": Fault(silent, (504,), _LATE, timeout_ms=200),
     "closes-before-its-head": Fault(closes, (502,), _RESET),
     "closes-within-its-body": Fault(then(begins, closes), (200,), _RESET, whole=False),
-    "stalls-within-its-body": Fault(then(begins, says_nothing), (200,), _LATE, whole=False, timeout_ms=300),
+    "stalls-within-its-body": Fault(then(begins, silent), (200,), _LATE, whole=False, timeout_ms=300),
     "goes-away-without-having-looked": Fault(
-        then(raw(GOAWAY, 0, number(0) + number(0), on_stream=False), says_nothing), _NOT_TAKEN
+        then(raw(GOAWAY, 0, number(0) + number(0), on_stream=False), silent), _NOT_TAKEN
     ),
     "refuses-the-stream": Fault(raw(RST_STREAM, 0, number(_REFUSED_STREAM)), _NOT_TAKEN),
     **{f"resets-with-{code}": Fault(raw(RST_STREAM, 0, number(code)), (502,), _RESET) for code in ERROR_CODES},
@@ -153,37 +153,33 @@ FAULTS: dict[str, Fault] = {
     "a-window-that-shrinks-and-opens": Fault(_shrinks_and_opens, (200,), body=UPLOAD),
     "no-more-streams": Fault(then(bytes_of(setting(_MAX_CONCURRENT_STREAMS, 0)), answers), (200,)),
     "one-stream-at-a-time": Fault(then(bytes_of(setting(_MAX_CONCURRENT_STREAMS, 1)), answers), (200,)),
-    "a-push": Fault(
-        then(raw(PUSH_PROMISE, END_HEADERS, number(2) + b"\x82\x86\x84"), says_nothing), (502,), _MALFORMED
-    ),
-    "a-stream-of-its-own": Fault(then(bytes_of(frame(HEADERS, 5, 2, b"\x88")), says_nothing), (502,), _MALFORMED),
+    "a-push": Fault(then(raw(PUSH_PROMISE, END_HEADERS, number(2) + b"\x82\x86\x84"), silent), (502,), _MALFORMED),
+    "a-stream-of-its-own": Fault(then(bytes_of(frame(HEADERS, 5, 2, b"\x88")), silent), (502,), _MALFORMED),
     "data-after-its-end": Fault(then(answers, raw(DATA, 0, b"late")), (200,)),
     "a-head-after-its-end": Fault(then(answers, raw(HEADERS, END_HEADERS, b"\x88")), (200,)),
-    "data-before-its-head": Fault(then(raw(DATA, 0, b"early"), says_nothing), (502,)),
+    "data-before-its-head": Fault(then(raw(DATA, 0, b"early"), silent), (502,)),
     "a-window-beyond-its-bound": Fault(
-        then(raw(WINDOW_UPDATE, 0, number(2**31 - 1)), raw(WINDOW_UPDATE, 0, number(2**31 - 1)), says_nothing), (502,)
+        then(raw(WINDOW_UPDATE, 0, number(2**31 - 1)), raw(WINDOW_UPDATE, 0, number(2**31 - 1)), silent), (502,)
     ),
     "a-connection-window-beyond-its-bound": Fault(
-        then(*[raw(WINDOW_UPDATE, 0, number(2**31 - 1), on_stream=False)] * 2, says_nothing), (502,), _MALFORMED
+        then(*[raw(WINDOW_UPDATE, 0, number(2**31 - 1), on_stream=False)] * 2, silent), (502,), _MALFORMED
     ),
-    "a-window-update-of-nothing": Fault(then(raw(WINDOW_UPDATE, 0, number(0)), says_nothing), (502,)),
+    "a-window-update-of-nothing": Fault(then(raw(WINDOW_UPDATE, 0, number(0)), silent), (502,)),
     "more-than-our-window": Fault(
         then(head((":status", "200"), ended=False), raw(DATA, 0, bytes(16_384)), *[raw(DATA, 0, bytes(16_384))] * 99),
         (200,),
         whole=False,
     ),
-    "too-large-a-frame": Fault(then(bytes_of(frame(DATA, 0, 1, bytes(70_000))), says_nothing), (502,), _MALFORMED),
-    "garbage": Fault(then(bytes_of(b"HTTP/1.1 400 Bad Request\r\n\r\n"), says_nothing), (502,), _MALFORMED),
-    "bad-compression": Fault(
-        then(raw(HEADERS, END_HEADERS, b"\xff\xff\xff\xff\xff"), says_nothing), (502,), _MALFORMED
-    ),
+    "too-large-a-frame": Fault(then(bytes_of(frame(DATA, 0, 1, bytes(70_000))), silent), (502,), _MALFORMED),
+    "garbage": Fault(then(bytes_of(b"HTTP/1.1 400 Bad Request\r\n\r\n"), silent), (502,), _MALFORMED),
+    "bad-compression": Fault(then(raw(HEADERS, END_HEADERS, b"\xff\xff\xff\xff\xff"), silent), (502,), _MALFORMED),
     "no-status": Fault(head(("x", "y")), (502,), _RESET),
     "a-status-of-words": Fault(head((":status", "OK")), (502,), _RESET),
     "a-line-end-in-a-value": Fault(head((":status", "200"), ("x", "a\r\nb: c")), (502,), _RESET),
     "less-than-its-length": Fault(head((":status", "200"), ("content-length", "5")), (502,), _RESET),
     "interim-answers-without-end": Fault(_floods_interim, (502,), _MALFORMED),
     "a-frame-within-a-header-block": Fault(
-        then(raw(HEADERS, 0, b"\x88"), raw(DATA, 0, b"x"), says_nothing), (502,), _MALFORMED
+        then(raw(HEADERS, 0, b"\x88"), raw(DATA, 0, b"x"), silent), (502,), _MALFORMED
     ),
 }
 
