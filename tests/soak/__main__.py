@@ -38,6 +38,8 @@ LOAD_SHARE = 0.7
 CALIBRATION_S = 6.0
 CANCELS = 0.02
 SAMPLE_S = 1.0
+IDLE_S = 5
+"""Connections to agents that nobody uses are closed after this."""
 _METRICS = {
     "rss_bytes": "process_resident_memory_bytes",
     "descriptors": "process_open_fds",
@@ -86,7 +88,7 @@ def soak(folder: Path, stack: ExitStack) -> int:
     workers = [Worker(folder, f"executor-{n}", module="tests.soak.agent") for n in range(AGENTS)]
     stack.callback(stop, workers)
     start(workers)
-    spec: dict[str, object] = {}
+    spec: dict[str, object] = {"limits": {"upstreamIdleTimeout": f"{IDLE_S}s"}}
     if shutil.which("redis-server"):
         redis = RedisServer(folder)
         stack.callback(redis.stop)
@@ -94,6 +96,7 @@ def soak(folder: Path, stack: ExitStack) -> int:
     (folder / "gateway").mkdir()
     gateway = launch(folder / "gateway", folder / "certs", [each.member for each in workers], **spec)
     stack.callback(gateway.stop)
+    before = sample(gateway)
     most = sustained(gateway, folder)
     rate = LOAD_SHARE * most
     print(
@@ -111,12 +114,15 @@ def soak(folder: Path, stack: ExitStack) -> int:
     trouble.stop()
     unanswered = sum(told(each)["unanswered"] for each in running)
     defects = numbers(gateway.admin("/metrics").text, "phoenixflight_defects_total")[""]
-    left = sample(gateway)["in_flight"]
+    time.sleep(IDLE_S + 3)
+    after = sample(gateway)
     status = gateway.stop()  # the access log is flushed
     ended = verdict.read(folder / f"{name}.txt" for name in (*names, *(f"calibration-{n}" for n in range(CALLERS))))
     failures = judge(samples, ended, trouble, gateway)
     failures += [f"{unanswered:g} packets were never answered"] if unanswered else []
-    failures += [f"{left:g} handoffs in flight with nobody there"] if left else []
+    left = {name: after[name] - before[name] for name in verdict.MAX_LEFT}
+    print("left when everybody had gone, beyond what there was before:", left)
+    failures += [f"{left[name]:g} {name} are left" for name, bound in verdict.MAX_LEFT.items() if left[name] > bound]
     failures += [f"{defects:g} defects; see the log:\n{gateway.log()[-3000:]}"] if defects else []
     failures += [f"the gateway ended with {status}"] if status else []
     (OUT / "samples.json").write_text(json.dumps({"rate": rate, "sustained": most, "samples": samples}))

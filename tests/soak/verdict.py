@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 WARM_UP_SHARE = 0.25
-MAX_GROWTH = {"rss_bytes": 16 * 1024 * 1024, "descriptors": 16.0, "tasks": 8.0}
+MAX_GROWTH = {"rss_bytes": 16 * 1024 * 1024, "descriptors": 64.0, "tasks": 16.0}
 """What the straight line fitted to the samples after the warm-up may rise, from its first to its last."""
+MAX_LEFT = {"descriptors": 12.0, "tasks": 3.0, "in_flight": 0.0}
+"""What there may be more of, when everybody has gone, than before anybody came."""
 KILL_MARGIN_S = 2.0
 """So long after an agent came back, failures are still its doing: packets that it had, retries, its ejection."""
 OF_A_KILL = {"POST": {0, 502, 503}, "GET": {0, 502, 503}, "PUT": {502, 503}}
