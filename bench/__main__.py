@@ -84,7 +84,12 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
         if gateway.GATEWAY in kinds:
             console.print("open event streams: ours")
             events = memory.events(gateway.GATEWAY, bench.launch, bench.agents, plan, bench.load_core)
-    return table.Measured(found, bodies, events)
+        idle = {}
+        for kind in kinds:
+            if kind is not naive.NAIVE:
+                console.print(f"idle connections: {kind.name}")
+                idle[kind.name] = memory.idle(kind, bench.launch, plan, bench.load_core)
+    return table.Measured(found, bodies, events, idle)
 
 
 def main(

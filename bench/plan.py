@@ -20,6 +20,10 @@ class Plan:
     body_bytes: int = 2**30
     sse_streams: int = 1000
     sse_s: float = 5.0
+    idle_connections: int = 10_000
+    idle_s: float = 5.0
 
 
-QUICK = Plan(rounds=2, warm_up_s=0.5, closed_s=1.0, rate_s=1.5, body_bytes=2**28, sse_s=2.0)
+QUICK = Plan(
+    rounds=2, warm_up_s=0.5, closed_s=1.0, rate_s=1.5, body_bytes=2**28, sse_s=2.0, idle_connections=1000, idle_s=2.0
+)

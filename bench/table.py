@@ -57,12 +57,14 @@ class Measured:
     """By proxy, then by protocol and direction."""
     events: dict[str, Result] = field(default_factory=dict)
     """Ours only: by protocol, and ``direct`` for the way without it."""
+    idle: dict[str, Result] = field(default_factory=dict)
+    """By proxy."""
 
 
 def rows(measured: Measured, plan: Plan) -> list[Row]:
     """The table of a run."""
     handoffs = _handoffs(measured.rounds) if measured.rounds else []
-    return [*handoffs, *_bodies(measured.bodies, plan), *_events(measured.events, plan)]
+    return [*handoffs, *_bodies(measured.bodies, plan), *_events(measured.events, plan), *_idle(measured.idle)]
 
 
 def _handoffs(rounds: list[dict[str, Result]]) -> list[Row]:
@@ -133,6 +135,21 @@ def _events(events: dict[str, Result], plan: Plan) -> list[Row]:
             judged = share == "p99" and protocol != "direct"
             targets = (_target("≤ 5 ms", cells[OURS].median, 5.0),) if judged else ()
             result.append(Row(f"SSE event passed on, {_way(protocol)}, {share}", "ms", cells, targets=targets))
+    return result
+
+
+def _idle(idle: dict[str, Result]) -> list[Row]:
+    if not idle:
+        return []
+    count = next(iter(idle.values()))["connections"]
+    result = []
+    for label, unit, pick in (
+        ("RSS per idle mTLS connection", "KiB", lambda one: one["rss_per_connection"] / 1024),
+        (f"p99 without {count:,} idle connections", "ms", lambda one: one["p99_alone_ms"]),
+        (f"p99 beside {count:,} idle connections", "ms", lambda one: one["p99_beside_ms"]),
+    ):
+        cells = {name: _cell([pick(found)]) for name, found in idle.items()}
+        result.append(Row(label, unit, cells, _over(cells, ENVOY)))
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from hypercorn.asyncio import serve
@@ -71,6 +71,7 @@ def make_app(gateway: Gateway) -> Starlette:
                 "warnings": told.warnings,
                 "history": [_event(event) for event in told.history],
                 "certificates_since": _text(told.certificates_since),
+                "certificates": gateway.tls.status(datetime.now(UTC)),
                 "shared_replay": (gateway.shared.replay.trouble or "ok") if gateway.config.redis else None,
                 "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
                 "membership": gateway.membership.status(),

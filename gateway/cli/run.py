@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the gateway until SIGTERM, which drains it.  Exit 2: something in its files is wrong."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             clean = runner.run(_serve(config))
@@ -46,6 +48,12 @@ async def _serve(path: Path) -> bool:
     # Requests make few cycles and the values that travel are untracked; collect after many allocations, not 700.
     gc.set_threshold(GC_THRESHOLD)
     return await gateway.run()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open sockets as the system lets us: the usual soft limit is 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

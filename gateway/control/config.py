@@ -35,6 +35,8 @@ class Identity(Spec):
     certificate: Path
     key: Path
     trust_bundle: Path
+    crl: Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
+    """Revocation lists, PEM (one or more in a file) or DER.  Where there is one, each root of the bundle needs one."""
 
 
 class CertificateAuthority(Spec):
@@ -102,18 +104,53 @@ class TelemetrySpec(Spec):
 class Limits(Spec):
     """Bounds; each says what happens when it is reached."""
 
+    max_connections: int = Field(default=20_000, ge=1)
+    """Of callers, on each listener; beyond it new ones are closed when they are accepted."""
+    max_connections_per_address: int = Field(default=10_000, ge=1)
+    """The same for an IPv4 address, or an IPv6 network of 64 bits."""
+    max_handshakes_per_address: int = Field(default=256, ge=1)
+    """TLS handshakes under way; beyond it new connections from there are closed when they are accepted."""
+    handshakes_per_second: float = Field(default=100.0, gt=0)
+    """New ones from an address, 5 seconds' worth of them at once; beyond it the same."""
+    handshake_timeout_s: Annotated[Duration, Field(alias="handshakeTimeout", gt=0)] = 10.0
+    """From a connection's start to the end of its TLS handshake; then it is closed."""
     headers_timeout_s: Annotated[Duration, Field(alias="headersTimeout", gt=0)] = 10.0
-    """From a connection's start to its first whole request head; then it is closed."""
+    """From then to its first whole request head, and from any later head's start to its end; then it is closed."""
     idle_timeout_s: Annotated[Duration, Field(alias="idleTimeout", gt=0)] = 300.0
     """A caller's connection without a request; then it is closed."""
+    max_connection_age_s: Annotated[Duration, Field(alias="maxConnectionAge", gt=0)] = 3600.0
+    """A caller's connection, 10 % more or less by chance; then it is asked to end, and does when its open requests are
+    done, however long they take."""
     connect_timeout_s: Annotated[Duration, Field(alias="connectTimeout", gt=0)] = 5.0
     """TCP and TLS to an agent; then the next agent is tried."""
     upstream_idle_timeout_s: Annotated[Duration, Field(alias="upstreamIdleTimeout", gt=0)] = 60.0
     """An unused connection to an agent; then it is closed."""
+    upstream_max_connection_age_s: Annotated[Duration, Field(alias="upstreamMaxConnectionAge", gt=0)] = 3600.0
+    """A connection to an agent, likewise."""
+    upstream_ping_after_s: Annotated[Duration, Field(alias="upstreamPingAfter", gt=0)] = 330.0
+    """An HTTP/2 agent with requests under way that says nothing for so long is asked for a sign of life.  gRPC servers
+    take one in less than five minutes for abuse."""
+    upstream_ping_timeout_s: Annotated[Duration, Field(alias="upstreamPingTimeout", gt=0)] = 20.0
+    """How long it has to give one; then the connection is lost."""
+    body_timeout_s: Annotated[Duration, Field(alias="bodyTimeout", gt=0)] = 30.0
+    """Until a request's answer begins: how long nothing of its body may come; then 408."""
+    min_body_rate: float = Field(default=32, ge=0)
+    """Bytes a second that a body comes with at least, on average, once it has taken `bodyTimeout`; else 408.  Counted
+    until the answer begins, and not for gRPC."""
+    response_timeout_s: Annotated[Duration, Field(alias="responseTimeout", gt=0)] = 300.0
+    """From the whole request to the head of the agent's answer; then 504."""
+    stream_idle_timeout_s: Annotated[Duration, Field(alias="streamIdleTimeout", gt=0)] = 300.0
+    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended."""
+    max_stream_duration_s: Annotated[Duration | None, Field(alias="maxStreamDuration", gt=0)] = None
+    """A request with its answer, however lively; then it is ended.  Without one, a live stream lives on."""
+    sse_keep_alive_s: Annotated[Duration | None, Field(alias="sseKeepAlive", gt=0)] = None
+    """After so much silence a stream of events gets a comment.  Without one, it gets none."""
     max_timeout_s: Annotated[Duration, Field(alias="maxTimeout", gt=0)] = 600.0
     """Caps ``flight-timeout``."""
     max_header_bytes: int = Field(default=65536, ge=1024)
     """A request's header section; beyond it 431."""
+    max_body_bytes: int | None = Field(default=None, ge=1)
+    """A request's body; beyond it 413.  Without a bound, bodies of any length go through, for none is held."""
     max_concurrent_streams: int = Field(default=256, ge=1)
     """Per HTTP/2 connection of a caller; announced in SETTINGS."""
     max_connections_per_agent: int = Field(default=256, ge=1)
@@ -122,6 +159,19 @@ class Limits(Spec):
     """Packets that wait for a connection; beyond it 503 overloaded."""
     drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
     """On SIGTERM, how long open exchanges may go on."""
+
+
+class RetrySpec(Spec):
+    """When a packet that an agent failed is sent to another; see docs/retries.md."""
+
+    attempts: int = Field(default=3, ge=1, le=10)
+    """How often a packet is sent at most; 1 turns retries off."""
+    budget_percent: int = Field(default=20, ge=0, le=100)
+    """Of the packets under way, how many may be retries."""
+    budget_floor: int = Field(default=3, ge=0)
+    """So many may be, however few packets there are."""
+    backoff_s: Annotated[Duration, Field(alias="backoff", gt=0)] = 0.025
+    """The most that a first retry waits; the later ones twice as long each, up to ten times."""
 
 
 def _redis_url(text: str) -> str:
@@ -169,6 +219,8 @@ class GatewaySpec(Spec):
     """How long conversations stay where they are."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
+    retries: RetrySpec = RetrySpec()
+    """When packets are sent once more."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
@@ -232,6 +284,7 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / identity.certificate,
             key=base / identity.key,
             trust_bundle=base / identity.trust_bundle,
+            crl=tuple(base / file for file in identity.crl),
         )
     if spec.connect_authority is not None:
         authority = spec.connect_authority

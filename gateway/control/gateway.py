@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -29,12 +30,16 @@ from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
+from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.retries import RetryLimits
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
+from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
@@ -74,7 +79,9 @@ class Gateway:
         self.status = Status(self._snapshot.revision, now, loaded.sources.files, told(loaded.warnings), now)
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
+        _log_lists(self._tls)
         self.metrics = Metrics()
+        self.metrics.certificate_ends = lambda: self._tls.ends()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(
@@ -88,6 +95,24 @@ class Gateway:
             )
         )
         self.metrics.registry.register(self.member_metrics)
+        self.metrics.registry.register(
+            Counters(
+                (
+                    Reading(
+                        "phoenixflight_connection_clocks",
+                        "Connections that a clock has ended, or asked to end, by whose they were.",
+                        ("side", "clock"),
+                        self._clocks,
+                    ),
+                    Reading(
+                        "phoenixflight_retries",
+                        "Packets that an agent failed, by how, and by what came of asking another.",
+                        ("reason", "outcome"),
+                        self._retries,
+                    ),
+                )
+            )
+        )
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None
@@ -96,9 +121,22 @@ class Gateway:
         self._insisted = False
 
     @property
+    def tls(self) -> TlsContexts:
+        """What new connections begin with."""
+        return self._tls
+
+    @property
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    def _clocks(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.lifetimes.counts if self.plane is not None else {}
+        return {(side, clock.value): count for (side, clock), count in counts.items()}
+
+    def _retries(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.retries.counts if self.plane is not None else {}
+        return {(cause.value, fate.value): count for (cause, fate), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
         outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
@@ -135,12 +173,31 @@ class Gateway:
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
+                max_age_s=limits.upstream_max_connection_age_s,
+                ping_after_s=limits.upstream_ping_after_s,
+                ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
             ),
+            clocks=Clocks(
+                body_s=limits.body_timeout_s,
+                body_rate=limits.min_body_rate,
+                response_s=limits.response_timeout_s,
+                idle_s=limits.stream_idle_timeout_s,
+                ceiling_s=limits.max_stream_duration_s,
+                keep_alive_s=limits.sse_keep_alive_s,
+            ),
+            retries=RetryLimits(
+                attempts=config.retries.attempts,
+                budget_percent=config.retries.budget_percent,
+                budget_floor=config.retries.budget_floor,
+                backoff_s=config.retries.backoff_s,
+            ),
+            max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot
+        plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         self.metrics.tasks = lambda: len(asyncio.all_tasks(loop))
@@ -190,10 +247,18 @@ class Gateway:
             context=context,
             assumed_principal=spec.assumed_principal,
             limits=DownstreamLimits(
+                handshake_timeout_s=limits.handshake_timeout_s,
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
+                max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_concurrent_streams=limits.max_concurrent_streams,
+                arrivals=ArrivalLimits(
+                    max_connections=limits.max_connections,
+                    max_connections_per_address=limits.max_connections_per_address,
+                    max_handshakes_per_address=limits.max_handshakes_per_address,
+                    handshakes_per_second=limits.handshakes_per_second,
+                ),
             ),
         )
 
@@ -264,6 +329,12 @@ class Gateway:
         if self.plane is not None:
             self.plane.snapshot = snapshot
 
+    def _put_in_use(self, tls: TlsContexts) -> None:
+        self._tls = tls
+        if self.plane is not None:
+            self.plane.revoke(tls.revoked)
+        _log_lists(tls)
+
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
         now = datetime.now(UTC)
@@ -272,7 +343,7 @@ class Gateway:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
         if found.tls is not None:
-            self._tls = found.tls
+            self._put_in_use(found.tls)
             status.certificates_since = now
         if found.loaded is not None:
             self._loaded = found.loaded
@@ -291,6 +362,12 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _log_lists(tls: TlsContexts) -> None:
+    warnings = tls.warnings(datetime.now(UTC))
+    if warnings:
+        log.warning("certificates:\n%s", "\n".join(warnings))
 
 
 def _log_warnings(status: Status) -> None:

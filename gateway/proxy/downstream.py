@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.identity import IdentityError, Principal, SpiffeId, principal_from_certificate
@@ -27,7 +27,10 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.connection import Connection
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.handshakes import ArrivalLimits, site
+from gateway.proxy.lifetimes import CALLER, Clock, Heading
 from gateway.proxy.local import LocalExchange
+from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.refusal import Reason, Refusal, answer
 
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EXPIRED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has expired; connect with a new one")
+_REVOKED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has been revoked; connect with a new one")
+_MAX_HELD_BYTES = 16_384
+"""What is held for the handshake's next step; then the socket is not read until that was taken."""
 LINGER_S = 2.0
 """How long a closed connection still takes bytes, so that its last answer, or GOAWAY, is not lost to a TCP reset."""
 
@@ -44,11 +50,16 @@ LINGER_S = 2.0
 class DownstreamLimits:
     """Bounds on a caller's connection."""
 
+    handshake_timeout_s: float = 10.0
+    """From the connection's start to the end of its TLS handshake, however busy it is meanwhile."""
     headers_timeout_s: float = 10.0
-    """From the connection's start to its first whole request head, handshake included."""
+    """From then to its first whole request head; later, from any head's start to its end."""
     idle_timeout_s: float = 300.0
+    max_age_s: float = 3600.0
+    """Then it takes no new requests, and ends with the last of those that it has."""
     max_header_bytes: int = 65536
     max_concurrent_streams: int = 256
+    arrivals: ArrivalLimits = field(default_factory=ArrivalLimits)
 
 
 class DownstreamConnection(Connection):
@@ -64,27 +75,64 @@ class DownstreamConnection(Connection):
         self.principal: Principal | None = None
         self.valid_until = math.inf
         """Seconds since the epoch: when the caller's certificate ends."""
-        self.idle_since = self.loop.time()
+        self.marks: frozenset[bytes] = frozenset()
+        """By which a revocation list names the certificates that the caller has shown."""
+        self.opened_at = self.idle_since = self.loop.time()
+        self.site = ""
+        self.shaking = listener.tls
+        """The handshake is not over."""
+        self._held = b""
+        self._queued = False
         self.asked = False
         """A whole request head has been read."""
+        self._old_at = self.idle_since + self.plane.lifetimes.age_s(listener.limits.max_age_s)
+        self._old = False
+        """The next request is the last one."""
+        self._heading = Heading()
         self._early = b""
         self._lingering = False
         self._broken = False
         """The caller broke the protocol."""
-        context = listener.context()
-        if context is not None:
-            self.layers.append(TlsLayer(context, server_side=True))
-        else:
+        if not listener.tls:
             self._assume()
 
     # -- opening ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.listener.opened(self)
+        self.site = site(self.peer)
+        if not self.listener.opened(self):
+            self.abort()
+
+    def shake(self) -> None:
+        """Take the handshake's next step, with what has come for it."""
+        self._queued = False
+        data, self._held = self._held, b""
+        if self.closed or self._transport is None or self._transport.is_closing():
+            return
+        if not self.layers:
+            context = self.listener.context()
+            assert context is not None
+            self.layers.append(TlsLayer(context, server_side=True))
+        super().data_received(data)
+        self._reading(pause=False)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what has come for the handshake until it has its turn."""
+        self._held += data
+        if len(self._held) > _MAX_HELD_BYTES:
+            self._reading(pause=True)
+        if not self._queued:
+            self._queued = True
+            self.plane.handshakes.put(self)
 
     def on_handshake(self, layer: TlsLayer) -> None:
-        inner = layer is not self.layers[0] or self.listener.context() is None
+        inner = layer is not self.layers[0] or not self.listener.tls
+        if not inner:
+            self.shaking = False
+            self.idle_since = self.loop.time()
+            self.listener.shaken(self)
+        self._check_revocation(layer)
         certificate = layer.peer_certificate()
         if certificate is not None:
             try:
@@ -100,12 +148,24 @@ class DownstreamConnection(Connection):
                 self.principal = shown
                 if shown.not_after is not None:
                     self.valid_until = min(self.valid_until, shown.not_after.timestamp())
+                    if self.valid_until < self.plane.clock():
+                        # A TLS 1.2 session that is resumed has its certificate verified no more.
+                        raise TlsFailure("certificate-expired", "the certificate behind the session has ended")
         elif not inner:
             self._assume()
         if layer.alpn == "h2":
             self.codec = Http2Server(max_streams=self.listener.limits.max_concurrent_streams)
         elif layer.alpn == "http/1.1":
             self.codec = self._http1(b"https")
+
+    def _check_revocation(self, layer: TlsLayer) -> None:
+        revoked = self.plane.revoked
+        if revoked is None:
+            return
+        self.marks |= marks(layer.peer_chain())
+        if not revoked.isdisjoint(self.marks):
+            # OpenSSL looked at the lists of when the handshake began.
+            raise TlsFailure(REVOKED, "a list that has come meanwhile names the certificate")
 
     def _assume(self) -> None:
         assumed: SpiffeId | None = self.listener.assumed_principal
@@ -135,7 +195,9 @@ class DownstreamConnection(Connection):
     # -- events -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self._lingering:
+        if self.shaking:
+            self._hold(data)
+        elif not self._lingering:
             super().data_received(data)
 
     def dispatch(self, events: list[Event]) -> None:
@@ -143,6 +205,8 @@ class DownstreamConnection(Connection):
         for event in events:
             if isinstance(event, RequestReceived):
                 self.asked = True
+                if self._old and self.codec is not None:
+                    self.codec.close()
                 if event.head.opens_tunnel and not event.head.protocol:
                     if self._connect(event.stream, event.head):
                         self._feed_tunnel(events)
@@ -155,6 +219,7 @@ class DownstreamConnection(Connection):
                 else:
                     exchange = Exchange(self.plane, self, event.stream)
                 exchanges[event.stream] = exchange
+                self.plane.in_flight += 1
                 exchange.begin(event.head, ended=event.ended)
                 continue
             if isinstance(event, ConnectionFailed):
@@ -233,6 +298,8 @@ class DownstreamConnection(Connection):
         self.listener.lost(self)
         for exchange in list(self.exchanges.values()):
             exchange.on_caller_gone()
+        self.plane.in_flight -= len(self.exchanges)  # none are left, but for a defect
+        self.exchanges.clear()
 
     def on_uncongested(self) -> None:
         for exchange in list(self.exchanges.values()):
@@ -303,7 +370,10 @@ class DownstreamConnection(Connection):
 
     def release(self, stream: int) -> None:
         """The exchange on `stream` is over."""
-        if self.exchanges.pop(stream, None) is None or self.codec is None:
+        if self.exchanges.pop(stream, None) is None:
+            return
+        self.plane.in_flight -= 1
+        if self.codec is None:
             return
         held = self.codec.release(stream)
         if not self.exchanges:
@@ -319,10 +389,37 @@ class DownstreamConnection(Connection):
             self.dispatch(held)
             self.flush()
 
+    def look_at(self, now: float) -> None:
+        """End what is too old, and whoever takes too long over a head; `now` is the loop's time."""
+        codec = self.codec
+        if codec is None or codec.finished or not self.asked:
+            return  # a first head has a clock of its own
+        if now >= self._old_at:
+            self._old_at = math.inf
+            self.plane.lifetimes.fired(CALLER, Clock.AGE)
+            if codec.multiplexed or self.exchanges:
+                self.drain()
+            else:
+                # Closed now, it could cross a request on its way: the answer to the next one says that it was the last.
+                self._old = True
+        # A head after one that is still being answered may be unfinished because we do not read on.
+        unfinished = codec.unfinished if not self.exchanges or codec.multiplexed else 0
+        if self._heading.unfinished_s(unfinished, now) > self.listener.limits.headers_timeout_s:
+            self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
+            self.abort()
+
     def expire(self) -> None:
         """The caller's certificate has ended: so does what it vouched for."""
+        self._end(_EXPIRED)
+
+    def on_revoked(self, revoked: frozenset[bytes]) -> None:
+        """These certificates are revoked: what the caller's vouched for ends, if it is one of them."""
+        if not revoked.isdisjoint(self.marks):
+            self._end(_REVOKED)
+
+    def _end(self, refusal: Refusal) -> None:
         for exchange in list(self.exchanges.values()):
-            exchange.revoke(_EXPIRED)
+            exchange.revoke(refusal)
         self.drain()
 
     def drain(self) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.upstream import Pool, UpstreamConnection
+from gateway.refusal import Refusal
 
 
 class ErrandError(Exception):
@@ -49,6 +50,9 @@ class _Errand:
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         self._up = None
         self._fail("it took no request" if untouched else malformed or "it broke off")
+
+    def revoke(self, refusal: Refusal) -> None:
+        self._fail(refusal.detail)
 
     def upstream_writable(self) -> None:
         """The body is one piece, and small."""

@@ -14,6 +14,7 @@ from gateway.identity import Principal
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.packet import CAPABILITY_DOMAIN
+from gateway.proxy.clocks import Phase, Watch
 from gateway.proxy.questions import Questions
 from gateway.refusal import Reason, Refusal, answer
 
@@ -91,7 +92,7 @@ class LocalRequests:
 class LocalExchange:
     """A request to the gateway itself, in an `Exchange`'s place: collect its body, have it answered."""
 
-    __slots__ = ("_body", "_requests", "downstream", "finished", "head", "stream")
+    __slots__ = ("_body", "_requests", "_watch", "downstream", "ended", "finished", "head", "stream")
 
     agent = None
     """No agent has it."""
@@ -100,6 +101,9 @@ class LocalExchange:
         self.downstream = downstream
         self.stream = stream
         self.finished = False
+        self.ended = False
+        """The request is whole."""
+        self._watch: Watch | None = None
         self._requests = requests
         self._body = bytearray()
 
@@ -124,6 +128,7 @@ class LocalExchange:
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The request is whole: have it answered."""
+        self.ended = True
         principal = self.downstream.principal
         assert principal is not None
         self._requests.ask(self.head, principal, bytes(self._body), self.downstream.peer, self._answer)
@@ -135,6 +140,15 @@ class LocalExchange:
 
     def downstream_writable(self) -> None:
         """The caller's side takes data again: an answer is written in one piece."""
+
+    def tick(self, now: float) -> None:
+        """Look at the clocks, as `Exchange.tick`."""
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = Watch(self.downstream.plane.clocks, now, len(self._body))
+        overdue = watch.look(now, Phase.ASKED if self.ended else Phase.UPLOADING, len(self._body), 0)
+        if overdue is not None:
+            self._answer(overdue)
 
     def judge_again(self, snapshot: Snapshot, now: float) -> None:
         """A new snapshot: what is asked of the gateway itself is judged when it is asked."""

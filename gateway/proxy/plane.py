@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,10 +18,14 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
+from gateway.proxy.handshakes import HandshakeQueue
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
+from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -36,6 +41,8 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 1.0
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
+SWEEP_SLICE_S = 0.002
+"""How long at a time pools are looked at, likewise."""
 
 
 class Telemetry(Protocol):
@@ -93,6 +100,9 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
+        retries: RetryLimits,
+        max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
     ) -> None:
@@ -102,11 +112,20 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
+        self.max_body_bytes = max_body_bytes
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
         self.draining = False
+        self.handshakes = HandshakeQueue(loop)
+        self.revoked: frozenset[bytes] | None = None
+        """Certificates that are revoked, by their marks; ``None`` where no lists are configured."""
         self.clock = time.time
         self.entropy = random.getrandbits
+        self.lifetimes = Lifetimes(random.getrandbits)
+        self.in_flight = 0
+        """Exchanges under way."""
+        self.retries = Retries(retries, lambda: self.in_flight)
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits
@@ -122,7 +141,7 @@ class DataPlane:
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.Handle | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -180,6 +199,16 @@ class DataPlane:
         self.telemetry.judged_again(perf_counter() - self._judging_since)
         self._judging_since = None
 
+    def revoke(self, revoked: frozenset[bytes] | None) -> None:
+        """End what came in, and what went out, over a connection whose other side `revoked` names."""
+        self.revoked = revoked
+        if not revoked:
+            return
+        for listener in self.listeners:
+            listener.revoke(revoked)
+        for pool in (*self._pools.values(), *self._retired):
+            pool.revoke(revoked)
+
     def _retire(self, pool: Pool) -> None:
         self._retired.add(pool)
         pool.retire()
@@ -189,18 +218,21 @@ class DataPlane:
         pool = self._pools.get(agent.name)
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
-            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            pool = Pool(
+                agent,
+                self.loop,
+                self._upstream_limits,
+                self._upstream_context,
+                self.telemetry.defect,
+                self.lifetimes,
+                revoked=lambda: self.revoked,
+            )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
                 self._retire(pool)
             else:
                 self._pools[agent.name] = pool
         return pool
-
-    @property
-    def in_flight(self) -> int:
-        """Exchanges under way."""
-        return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
 
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
@@ -227,8 +259,16 @@ class DataPlane:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
+        self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
+
+    def _sweep_pools(self, pools: list[Pool], now: float, wall: float) -> None:
+        """Look at some of `pools`, then, after those who wait meanwhile, at the others."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while pools:
+            pools.pop().sweep(now, wall)
+            if perf_counter() > until:
+                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now, wall)
+                return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 

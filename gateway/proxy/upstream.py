@@ -7,7 +7,10 @@ queue.  A connection is trusted for packets only after its certificate has shown
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import secrets
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -31,12 +34,21 @@ from gateway.proxy.codec import (
     TrailersReceived,
     Writable,
 )
-from gateway.proxy.connection import Connection
+from gateway.proxy.connection import Connection, keep_alive
+from gateway.proxy.lifetimes import AGENT, Clock, Lifetimes
+from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
+from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent, Protocol
+
+log = logging.getLogger(__name__)
 
 MAX_INTERIM = 64
 """Interim responses (1xx) to one request; an agent that sends more has lost its way."""
+UNACKNOWLEDGED_MS = 30_000
+"""How long an HTTP/2 agent's kernel may leave bytes unacknowledged.  Of HTTP/1.1 it is not asked: an agent that reads
+no more for a while, as back pressure has it, would look the same."""
+_REVOKED = Refusal(Reason.UPSTREAM_RESET, "the agent's certificate has been revoked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,12 @@ class UpstreamLimits:
     """For TCP and TLS together."""
     idle_timeout_s: float = 60.0
     """An unused connection is closed after this."""
+    max_age_s: float = 3600.0
+    """Then it takes no new requests, and ends with the last of those that it has."""
+    ping_after_s: float = 330.0
+    """An HTTP/2 connection with requests under way that is silent for so long is asked for a sign of life."""
+    ping_timeout_s: float = 20.0
+    """Without one it is lost."""
     max_connections: int = 256
     max_pending: int = 1024
     """Exchanges that may wait for a connection; more are refused as overloaded."""
@@ -67,6 +85,9 @@ class Requester(Interface):
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent broke off; `untouched` when it certainly did nothing with the request."""
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The agent is not to be spoken to any more."""
 
     def upstream_writable(self) -> None:
         """More of the request is welcome."""
@@ -92,6 +113,18 @@ class UpstreamConnection(Connection):
         self.exchanges: dict[int, Requester] = {}
         self.idle_since = pool.loop.time()
         self.ready = False
+        self.leaving = False
+        """It takes no new streams."""
+        self.valid_until = math.inf
+        """Seconds since the epoch: when the agent's certificate ends."""
+        self.marks: frozenset[bytes] = frozenset()
+        """By which a revocation list names the agent's certificate and those that vouch for it."""
+        self.old_at = self.idle_since + pool.lifetimes.age_s(pool.limits.max_age_s)
+        self._heard = False
+        """Bytes have come since the last look."""
+        self._silent_since = self.idle_since
+        self._asked_at = math.inf
+        """When it was asked for a sign of life that has not come."""
         self.opened: asyncio.Future[None] = pool.loop.create_future()
         self._unsent: set[int] = set()
         """Streams whose head has not been written to the socket yet."""
@@ -102,6 +135,11 @@ class UpstreamConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            keep_alive(raw)
+            if self.pool.agent.protocol is not Protocol.HTTP1:
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         if self.layers:
             try:
                 self.layers[0].start()
@@ -117,11 +155,18 @@ class UpstreamConnection(Connection):
             certificate = layer.peer_certificate()
             if certificate is None:
                 raise IdentityError("no certificate")
-            shown = principal_from_certificate(certificate).id
-            if expected is not None and shown != expected:
-                raise IdentityError(f"it shows {shown}, not {expected}")
+            shown = principal_from_certificate(certificate)
+            if expected is not None and shown.id != expected:
+                raise IdentityError(f"it shows {shown.id}, not {expected}")
         except IdentityError as error:
             raise TlsFailure("wrong-identity", str(error)) from None
+        if shown.not_after is not None:
+            self.valid_until = shown.not_after.timestamp()
+        revoked = self.pool.revoked()
+        if revoked is not None:
+            self.marks = marks(layer.peer_chain())
+            if not revoked.isdisjoint(self.marks):
+                raise TlsFailure(REVOKED, "a list that has come meanwhile names the agent's certificate")
         if self.pool.agent.protocol is Protocol.H2 and layer.alpn != "h2":
             raise TlsFailure("wrong-protocol", "the agent did not agree to h2")
         self._become_ready()
@@ -145,9 +190,9 @@ class UpstreamConnection(Connection):
     def room(self) -> int:
         """How many more exchanges fit now."""
         transport = self._transport
-        if not self.ready or self.closed or self.codec is None or transport is None or transport.is_closing():
+        if self.leaving or not self.ready or self.closed or transport is None or transport.is_closing():
             return 0
-        return self.codec.room
+        return self.codec.room if self.codec is not None else 0
 
     # -- what an exchange asks for ----------------------------------------------------------------------
 
@@ -197,6 +242,26 @@ class UpstreamConnection(Connection):
         self.pool.on_room(self)
 
     # -- events -----------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        super().data_received(data)
+
+    def listen(self, now: float) -> None:
+        """Ask an agent that has requests and says nothing for a sign of life, and give it up without one."""
+        if self._heard or not self.exchanges:
+            self._heard = False
+            self._silent_since, self._asked_at = now, math.inf
+        elif now - self._asked_at > self.pool.limits.ping_timeout_s:
+            self.pool.lifetimes.fired(AGENT, Clock.SILENCE)
+            log.warning("agent %s: no sign of life for %.0f s", self.pool.agent.name, now - self._silent_since)
+            self.abort()
+        elif now - self._silent_since > self.pool.limits.ping_after_s and self._asked_at == math.inf:
+            codec = self.codec
+            if codec is not None and codec.multiplexed:
+                self._asked_at = now
+                codec.ping()
+                self.touch()
 
     def dispatch(self, events: list[Event]) -> None:
         exchanges = self.exchanges
@@ -273,12 +338,18 @@ class Pool:
         limits: UpstreamLimits,
         context: Callable[[Agent], ssl.SSLContext],
         on_defect: Callable[[], None],
+        lifetimes: Lifetimes,
+        *,
+        revoked: Callable[[], frozenset[bytes] | None] = lambda: None,
     ) -> None:
         self.agent = agent
         self.scheme = b"https" if agent.tls else b"http"
         self.loop = loop
         self.limits = limits
         self.on_defect = on_defect
+        self.lifetimes = lifetimes
+        self.revoked = revoked
+        """Gives the marks of certificates that are revoked; ``None`` where no lists are configured."""
         self.connections: set[UpstreamConnection] = set()
         self.retired = False
         self._context = context
@@ -389,11 +460,11 @@ class Pool:
         """A stream of `connection` was given back."""
         codec: Codec | None = connection.codec
         if codec is not None and not codec.multiplexed:
-            if self.retired:
+            if self.retired or connection.leaving:
                 connection.finish()
             elif connection.room:
                 self._idle.append(connection)
-        elif self.retired and not connection.exchanges:
+        elif (self.retired or connection.leaving) and not connection.exchanges:
             connection.finish()
         if self._waiting:
             self._serve_waiting()
@@ -408,21 +479,51 @@ class Pool:
     def on_connection_closed(self, connection: UpstreamConnection) -> None:
         """`connection` is gone."""
         self.connections.discard(connection)
-        if connection in self._shared:
-            self._shared.remove(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._forget(connection)
         if self._waiting:
             self._open_more()
 
-    def sweep(self, now: float) -> None:
-        """Close connections unused for too long; `now` is the loop's time."""
+    def _forget(self, connection: UpstreamConnection) -> None:
+        for pooled in (self._idle, self._shared):
+            if connection in pooled:
+                pooled.remove(connection)
+
+    def _leave(self, connection: UpstreamConnection) -> None:
+        """Nothing new goes over `connection`."""
+        connection.leaving = True
+        self._forget(connection)
+        if not connection.exchanges:
+            connection.finish()
+
+    def revoke(self, revoked: frozenset[bytes]) -> None:
+        """These certificates are revoked: what is under way with an agent that shows one ends at once."""
         for connection in list(self.connections):
+            if not revoked.isdisjoint(connection.marks):
+                self._leave(connection)  # first, so that nobody who waits is given the room that the others leave
+                for exchange in list(connection.exchanges.values()):
+                    exchange.revoke(_REVOKED)
+
+    def sweep(self, now: float, wall: float) -> None:
+        """Close connections that are unused for too long, too old, or silent, or whose agent's certificate has ended.
+
+        Args:
+            now: the loop's time.
+            wall: seconds since the epoch.
+
+        """
+        for connection in list(self.connections):
+            if connection.valid_until < wall and not connection.leaving:
+                self._leave(connection)
+                continue
+            if now >= connection.old_at and connection.ready and not connection.leaving:
+                self.lifetimes.fired(AGENT, Clock.AGE)
+                self._leave(connection)
+                continue
+            connection.listen(now)
             stale = self.retired or now - connection.idle_since > self.limits.idle_timeout_s
             if stale and connection.ready and not connection.exchanges:
-                for pooled in (self._idle, self._shared):
-                    if connection in pooled:
-                        pooled.remove(connection)
+                self.lifetimes.fired(AGENT, Clock.IDLE)
+                self._forget(connection)
                 connection.finish()
 
     async def close(self) -> None:

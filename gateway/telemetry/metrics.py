@@ -68,6 +68,8 @@ class Metrics(Collector):
         self.revision = ""
         self.in_flight: Callable[[], int] = lambda: 0
         self.tasks: Callable[[], int] = lambda: 0
+        self.certificate_ends: Callable[[], Mapping[tuple[str, str], float]] = dict
+        """Seconds since the epoch, by kind (``own`` or ``crl``) and name."""
         self.lines_dropped: Callable[[], dict[str, int]] = dict
         """By what the lines are of."""
         self.registry.register(self)
@@ -200,6 +202,14 @@ class Metrics(Collector):
             ("file",),
             {(name,): count for name, count in self.lines_dropped().items()},
         )
+        ends = GaugeMetricFamily(
+            "phoenixflight_certificate_end_timestamp_seconds",
+            "When the gateway's own certificate ends, and each revocation list.",
+            labels=["kind", "name"],
+        )
+        for key, end in self.certificate_ends().items():
+            ends.add_metric(list(key), end)
+        yield ends
         info = GaugeMetricFamily("phoenixflight_revision_info", "The revision in force.", labels=["revision"])
         info.add_metric([self.revision], 1)
         yield info

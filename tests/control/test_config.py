@@ -67,6 +67,11 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     assert spec.trusted_hops == ()
     assert spec.listeners[0].client_auth is ClientAuth.REQUIRE
     assert spec.limits.model_dump() == {
+        "max_connections": 20_000,
+        "max_connections_per_address": 10_000,
+        "max_handshakes_per_address": 256,
+        "handshakes_per_second": 100,
+        "handshake_timeout_s": 10,
         "headers_timeout_s": 10,
         "idle_timeout_s": 300,
         "connect_timeout_s": 5,

@@ -213,6 +213,10 @@ class Http1Server(_Http1):
         # While nothing is read, it goes unseen that the caller has gone: some is taken before that.
         return len(self._held) > _MAX_HELD and not self._failed
 
+    @property
+    def unfinished(self) -> int:
+        return self._reading if self._begun else 0
+
     # -- reading ----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
@@ -484,6 +488,9 @@ class Http1Client(_Http1):
         return 0 if self._busy or self.finished else 1
 
     # -- writing ----------------------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """HTTP/1.1 has none: the kernel asks the peer's kernel."""
 
     def send_request(self, head: RequestHead, *, ended: bool) -> int:
         self._busy = True

@@ -47,6 +47,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
+_HEADERS_FRAME = 1
 _GOAWAY_NO_ERROR = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -501,6 +502,18 @@ class Http2Server(_Http2):
 
     backlogged = False
 
+    @property
+    def unfinished(self) -> int:
+        buffer = self._connection.incoming_buffer
+        if buffer._headers_buffer:
+            stream: int = buffer._headers_buffer[0].stream_id
+            return stream
+        # A frame of which only a part is there: its type and stream stand in its first 9 bytes (RFC 9113 section 4.1).
+        partial = buffer._data
+        if len(partial) < 9 or partial[3] != _HEADERS_FRAME:
+            return 0
+        return int.from_bytes(partial[5:9], "big")
+
     def _ours(self, stream: int) -> bool:
         return False
 
@@ -553,6 +566,9 @@ class Http2Client(_Http2):
 
     def _ours(self, stream: int) -> bool:
         return True
+
+    def ping(self) -> None:
+        self._connection.ping(bytes(8))
 
     def send_request(self, head: RequestHead, *, ended: bool) -> int:
         connection = self._connection
