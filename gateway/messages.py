@@ -11,8 +11,8 @@ import re
 
 import msgspec
 
-AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~:\[\]%!$&'()*+,;=]*")
-"""The characters of a host and port (RFC 3986 section 3.2), without user information."""
+AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]+)?(?::[0-9]*)?")
+"""A host, perhaps empty, and perhaps a port (RFC 3986 section 3.2), without user information."""
 
 Field = tuple[bytes, bytes]
 Fields = list[Field]

@@ -151,6 +151,8 @@ class Limits(Spec):
     """A request's header section; beyond it 431."""
     max_body_bytes: int | None = Field(default=None, ge=1)
     """A request's body; beyond it 413.  Without a bound, bodies of any length go through, for none is held."""
+    max_headers: int = Field(default=100, ge=16)
+    """Fields in a header section; beyond it 431."""
     max_concurrent_streams: int = Field(default=256, ge=1)
     """Per HTTP/2 connection of a caller; announced in SETTINGS."""
     max_connections_per_agent: int = Field(default=256, ge=1)

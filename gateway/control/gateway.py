@@ -252,6 +252,7 @@ class Gateway:
                 idle_timeout_s=limits.idle_timeout_s,
                 max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
+                max_headers=limits.max_headers,
                 max_concurrent_streams=limits.max_concurrent_streams,
                 arrivals=ArrivalLimits(
                     max_connections=limits.max_connections,

@@ -43,6 +43,9 @@ GATEWAY_ONLY = frozenset({FROM, LINEAGE})
 GATEWAY_ONLY_RESPONSE = frozenset({AGENT, DECISION, ATTEMPTS, ID})
 """Removed from every agent's response: the gateway answers for these itself."""
 
+MESSAGE_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"te", b"trailer"})
+"""What a message's end or way depends on: spelled with ``_`` it is removed, for servers that fold it to ``-``."""
+
 FORWARDING = frozenset({b"x-forwarded-client-cert", b"forwarded", b"x-real-ip"})
 """Identity and forwarding claims that an upstream might believe; with every ``x-forwarded-*``, removed
 unless a trusted hop sent them."""

@@ -92,7 +92,7 @@ _MAX_KNOWN_NAME_BYTES = 64
 def _role(name: bytes) -> _Role:
     # CGI-style servers fold "_" and "-" together, so flight_from would arrive as flight-from.
     folded = name.replace(b"_", b"-")
-    if folded in names.GATEWAY_ONLY:
+    if folded in names.GATEWAY_ONLY or (folded != name and folded in names.MESSAGE_FRAMING):
         role = _Role.DROPPED
     elif folded in names.FORWARDING or folded.startswith(names.FORWARDING_PREFIX):
         role = _Role.HOP

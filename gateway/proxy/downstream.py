@@ -20,6 +20,7 @@ from gateway.proxy.codec import (
     Http1Server,
     Http2Server,
     RequestReceived,
+    RequestRefused,
     ServerCodec,
     StreamReset,
     TrailersReceived,
@@ -44,6 +45,10 @@ _MAX_HELD_BYTES = 16_384
 """What is held for the handshake's next step; then the socket is not read until that was taken."""
 LINGER_S = 2.0
 """How long a closed connection still takes bytes, so that its last answer, or GOAWAY, is not lost to a TCP reset."""
+UNREAD_BYTES = 1024 * 1024
+"""Unsent bytes at which a caller that does not read its answers is not read any more, either."""
+UNREAD_S = 30.0
+"""How long it then may read nothing at all; after that the connection ends with a TCP reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class DownstreamLimits:
     max_age_s: float = 3600.0
     """Then it takes no new requests, and ends with the last of those that it has."""
     max_header_bytes: int = 65536
+    max_headers: int = 100
     max_concurrent_streams: int = 256
     arrivals: ArrivalLimits = field(default_factory=ArrivalLimits)
 
@@ -93,6 +99,10 @@ class DownstreamConnection(Connection):
         self._lingering = False
         self._broken = False
         """The caller broke the protocol."""
+        self._paused = False
+        """Reading is paused for an exchange's sake."""
+        self._unread: asyncio.TimerHandle | None = None
+        """Set while the caller is not read because it does not read."""
         if not listener.tls:
             self._assume()
 
@@ -154,7 +164,7 @@ class DownstreamConnection(Connection):
         elif not inner:
             self._assume()
         if layer.alpn == "h2":
-            self.codec = Http2Server(max_streams=self.listener.limits.max_concurrent_streams)
+            self.codec = self._http2()
         elif layer.alpn == "http/1.1":
             self.codec = self._http1(b"https")
 
@@ -179,14 +189,24 @@ class DownstreamConnection(Connection):
             return None
         early, self._early = self._early, b""
         if seen == _PREFACE:
-            self.codec = Http2Server(max_streams=self.listener.limits.max_concurrent_streams)
+            self.codec = self._http2()
         else:
             self.codec = self._http1(b"https" if self.layers else b"http")
         self.dispatch(self.codec.receive(early))
         return None
 
     def _http1(self, scheme: bytes) -> Http1Server:
-        return Http1Server(scheme=scheme, max_header_bytes=self.listener.limits.max_header_bytes)
+        limits = self.listener.limits
+        return Http1Server(scheme=scheme, max_header_bytes=limits.max_header_bytes, max_headers=limits.max_headers)
+
+    def _http2(self) -> Http2Server:
+        limits = self.listener.limits
+        return Http2Server(
+            max_streams=limits.max_concurrent_streams,
+            max_header_bytes=limits.max_header_bytes,
+            max_headers=limits.max_headers,
+            clock=self.loop.time,
+        )
 
     def on_tls_failure(self, failure: TlsFailure) -> None:
         self.listener.handshake_failed(failure.reason)
@@ -225,6 +245,11 @@ class DownstreamConnection(Connection):
             if isinstance(event, ConnectionFailed):
                 self._failed(event)
                 continue
+            if isinstance(event, RequestRefused):
+                self.asked = True
+                self.plane.telemetry.abuse(self.listener.name, event.abuse)
+                self._answer(event.stream, Refusal(Reason.HEADERS_TOO_LARGE, event.detail))
+                continue
             if isinstance(event, GoAwayReceived):
                 continue
             found = exchanges.get(event.stream)
@@ -247,7 +272,7 @@ class DownstreamConnection(Connection):
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
         self._broken = True
-        self.plane.telemetry.protocol_error(self.listener.name)
+        self.plane.telemetry.abuse(self.listener.name, event.abuse or "malformed")
         reason = Reason.HEADERS_TOO_LARGE if event.too_large else Reason.MALFORMED_PACKET
         refusal = Refusal(reason, event.detail)
         found = self.exchanges.get(event.stream)
@@ -295,13 +320,47 @@ class DownstreamConnection(Connection):
                 self.feed(event.data, len(self.layers) - 1)
 
     def on_closed(self) -> None:
+        self._read_again()
         self.listener.lost(self)
         for exchange in list(self.exchanges.values()):
             exchange.on_caller_gone()
         self.plane.in_flight -= len(self.exchanges)  # none are left, but for a defect
         self.exchanges.clear()
 
+    def flush(self) -> None:
+        super().flush()
+        if self.congested and self._unread is None and self._unsent() > UNREAD_BYTES:
+            # Small answers need no window: nothing but the socket holds back who asks and never reads.
+            super()._reading(pause=True)
+            self._unread = self.loop.call_later(UNREAD_S, self._still_unread, self._unsent())
+
+    def _unsent(self) -> int:
+        transport = self._transport
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def _still_unread(self, before: int) -> None:
+        unsent = self._unsent()
+        if unsent < before:
+            self._unread = self.loop.call_later(UNREAD_S, self._still_unread, unsent)
+            return
+        self._unread = None
+        self.plane.telemetry.abuse(self.listener.name, "slow-reader")
+        self.abort()
+
+    def _read_again(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _reading(self, *, pause: bool) -> None:
+        self._paused = pause
+        if self._unread is None:
+            super()._reading(pause=pause)
+
     def on_uncongested(self) -> None:
+        if self._unread is not None:
+            self._read_again()
+            super()._reading(pause=self._paused)
         for exchange in list(self.exchanges.values()):
             exchange.downstream_writable()
 

@@ -66,8 +66,8 @@ class Telemetry(Protocol):
     def handshake_failed(self, listener: str, reason: str) -> None:
         """A caller was not let in."""
 
-    def protocol_error(self, listener: str) -> None:
-        """A caller broke its protocol."""
+    def abuse(self, listener: str, reason: str) -> None:
+        """A caller broke its protocol, or asked too much of it; `reason` is of a closed set."""
 
     def judged_again(self, seconds: float) -> None:
         """Everything under way was judged by the newest snapshot, so long after it came into force."""

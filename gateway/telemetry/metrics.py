@@ -59,7 +59,7 @@ class Metrics(Collector):
         self._opened: dict[str, int] = {}
         self._closed: dict[str, int] = {}
         self._handshakes: dict[tuple[str, str], int] = {}
-        self._protocol_errors: dict[str, int] = {}
+        self._abuse: dict[tuple[str, str], int] = {}
         self._shadow: dict[tuple[str, str], int] = {}
         self._judged_again_s = 0.0
         self.defects = 0
@@ -112,9 +112,10 @@ class Metrics(Collector):
         key = (listener, reason)
         self._handshakes[key] = self._handshakes.get(key, 0) + 1
 
-    def protocol_error(self, listener: str) -> None:
-        """Count a connection that broke its protocol."""
-        self._protocol_errors[listener] = self._protocol_errors.get(listener, 0) + 1
+    def abuse(self, listener: str, reason: str) -> None:
+        """Count a connection that broke its protocol, or a request over a limit of it."""
+        key = (listener, reason)
+        self._abuse[key] = self._abuse.get(key, 0) + 1
 
     def judged_again(self, seconds: float) -> None:
         """Everything under way was judged by a new snapshot, so long after it came into force."""
@@ -173,10 +174,10 @@ class Metrics(Collector):
             self._handshakes,
         )
         yield _counter(
-            "phoenixflight_protocol_errors",
-            "Connections that broke HTTP.",
-            ("listener",),
-            {(name,): count for name, count in self._protocol_errors.items()},
+            "phoenixflight_abuse",
+            "Callers that broke HTTP or asked too much of it, by what they did.",
+            ("listener", "reason"),
+            self._abuse,
         )
         yield _counter(
             "phoenixflight_shadow_changes",

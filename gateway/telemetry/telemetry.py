@@ -30,7 +30,7 @@ class Telemetry:
         self.connection_opened = metrics.connection_opened
         self.connection_closed = metrics.connection_closed
         self.handshake_failed = metrics.handshake_failed
-        self.protocol_error = metrics.protocol_error
+        self.abuse = metrics.abuse
         self.judged_again = metrics.judged_again
         self._writers = [writer for writer in (access_log, recording) if writer is not None]
         metrics.lines_dropped = lambda: {writer.name: writer.dropped for writer in self._writers}

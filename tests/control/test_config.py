@@ -78,6 +78,7 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
         "upstream_idle_timeout_s": 60,
         "max_timeout_s": 600,
         "max_header_bytes": 65536,
+        "max_headers": 100,
         "max_concurrent_streams": 256,
         "max_connections_per_agent": 256,
         "max_pending_per_agent": 1024,

@@ -21,6 +21,15 @@ class RequestReceived(msgspec.Struct, frozen=True, gc=False):
     ended: bool
 
 
+class RequestRefused(msgspec.Struct, frozen=True, gc=False):
+    """A request's header section is over a limit: answer 431; the connection goes on (server side)."""
+
+    stream: int
+    detail: str
+    abuse: str
+    """As in `ConnectionFailed`."""
+
+
 class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
     """A response, or an interim one (1xx), began (client side); `ended` when it has no body."""
 
@@ -76,10 +85,13 @@ class ConnectionFailed(msgspec.Struct, frozen=True, gc=False):
     """The HTTP/1.1 message at fault, when it may still be answered; 0 otherwise."""
     too_large: bool = False
     """The header section was over its limit."""
+    abuse: str = ""
+    """What the peer did, where that has a name: a short one of a closed set, as in `budget.ALLOWANCES`."""
 
 
 Event = (
     RequestReceived
+    | RequestRefused
     | ResponseReceived
     | DataReceived
     | TrailersReceived

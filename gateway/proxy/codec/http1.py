@@ -26,6 +26,7 @@ from gateway.proxy.codec.events import (
     TrailersReceived,
     Writable,
 )
+from gateway.proxy.codec.trailers import for_agents, for_callers
 
 _HOP_BY_HOP = frozenset(
     {
@@ -45,6 +46,19 @@ _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.
 _LAST_CHUNK = b"0\r\n\r\n"
 _MAX_HELD = 4
 """Events of pipelined requests, a read of body each at most, at which no more is read."""
+MAX_INTERIM = 32
+"""1xx answers to one request."""
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
+"""What no ``connection`` field may take off a message on its way."""
+MAX_PIPELINED = 256
+"""Requests that a caller may send before the first of them is answered."""
+MAX_BLANK_BYTES = 1024
+"""Empty lines in front of a request (RFC 9112 section 2.2 lets us skip some)."""
+CHUNK_OVERHEAD_BYTES = 16 * 1024
+"""Of chunk sizes, chunk extensions and trailers in one body, beyond 16 bytes for each byte of data."""
+SMALL_BYTES = 512
+JOINED_BYTES = 16 * 1024
+"""Pieces of body smaller than the one that follow each other in a read become one of up to the other."""
 
 
 def _accept_for(key: bytes) -> bytes:
@@ -58,6 +72,8 @@ def _end_to_end(fields: Fields) -> Fields:
     for name, value in fields:
         if name == b"connection":
             nominated.update(token.strip().lower() for token in value.split(b","))
+    if not nominated.isdisjoint(_FRAMING):
+        raise _Rejected("a connection field that names what frames or routes the message")
     return [
         (name, value)
         for name, value in fields
@@ -70,9 +86,43 @@ def _end_to_end(fields: Fields) -> Fields:
 class _Rejected(ValueError):
     """What the peer sent is refused; the message says why."""
 
+    abuse = ""
+
 
 class _TooLarge(_Rejected):
     """A header section over its limit."""
+
+    abuse = "header-list-too-large"
+
+
+class _TooMany(_TooLarge):
+    """A header section of too many fields."""
+
+    abuse = "too-many-headers"
+
+
+class _Overhead(_Rejected):
+    """A chunked body of little but framing."""
+
+    abuse = "chunk-overhead"
+
+
+class _Pipelined(_Rejected):
+    """Too many requests before an answer."""
+
+    abuse = "pipeline-flood"
+
+
+class _Blank(_Rejected):
+    """Empty lines without end."""
+
+    abuse = "empty-lines"
+
+
+def _check_length(value: bytes) -> None:
+    """Digits alone, and no zeros in front: whoever reads it next reads the same (RFC 9110 section 8.6)."""
+    if not value.isdigit() or (value[0] == 0x30 and value != b"0"):
+        raise _Rejected("a content-length that is not plainly a number")
 
 
 class _Http1:
@@ -83,10 +133,11 @@ class _Http1:
 
     _parser: httptools.HttpRequestParser | httptools.HttpResponseParser
 
-    def __init__(self, *, max_header_bytes: int) -> None:
+    def __init__(self, *, max_header_bytes: int, max_headers: int) -> None:
         self.finished = False
         self.aborted = False
         self._max_header_bytes = max_header_bytes
+        self._max_headers = max_headers
         self._out: list[bytes] = []
         self._events: list[Event] = []
         self._reading = 1
@@ -96,6 +147,10 @@ class _Http1:
         """A head is being read."""
         self._unparsed_bytes = 0
         """What was read of a head that llhttp has not come to the end of."""
+        self._blank_bytes = 0
+        """Read since the last message ended, without another's having begun."""
+        self._framing_bytes = 0
+        """Of a body, what was read and is no data, less 16 bytes for each byte of data."""
         self._fields: Fields = []
         """Of the section being read: the head, or the trailers; names as they came."""
         self._section_bytes = 0
@@ -110,7 +165,16 @@ class _Http1:
 
     def on_body(self, body: bytes) -> None:
         """httptools: a piece of body."""
-        self._events.append(DataReceived(self._reading, body, len(body)))
+        size = len(body)
+        self._framing_bytes -= 17 * size
+        events = self._events
+        if size < SMALL_BYTES and events:
+            # A chunk of a byte costs its sender six: let it not cost those behind us as much as a whole piece does.
+            last = events[-1]
+            if type(last) is DataReceived and last.stream == self._reading and last.size < JOINED_BYTES:
+                events[-1] = DataReceived(last.stream, last.data + body, last.size + size)
+                return
+        events.append(DataReceived(self._reading, body, size))
 
     def output(self) -> bytes:
         if not self._out:
@@ -145,6 +209,8 @@ class _Http1:
         self._check_size()
         section, self._fields = self._fields, []
         self._section_bytes = 0
+        if len(section) > self._max_headers:
+            raise _TooMany(f"there are more than {self._max_headers} header fields")
         return [(name.lower(), value) for name, value in section]
 
     def _check_size(self) -> None:
@@ -153,20 +219,34 @@ class _Http1:
 
     def _message_ended(self) -> Event:
         if self._fields:
-            return TrailersReceived(self._reading, _end_to_end(self._section_ended()))
+            trailers = self._sound_trailers(_end_to_end(self._section_ended()))
+            if trailers:
+                return TrailersReceived(self._reading, trailers)
         return Ended(self._reading)
+
+    def _sound_trailers(self, fields: Fields) -> Fields:
+        """Trailers without what may not stand there."""
+        raise NotImplementedError
 
     def _begin_message(self) -> None:
         self._in_head = self._begun = True
-        self._unparsed_bytes = self._section_bytes = 0
+        self._unparsed_bytes = self._section_bytes = self._blank_bytes = self._framing_bytes = 0
         self._fields = []
 
     def _feed(self, data: bytes) -> None:
         """Parse `data`; a section that never ends is stopped here, before its last field is whole."""
         if self._begun:
             self._unparsed_bytes += len(data)
+        elif self._in_head:
+            self._blank_bytes += len(data)
+            if self._blank_bytes > MAX_BLANK_BYTES and not data.strip(b"\r\n"):
+                raise _Blank("nothing but empty lines")
+        else:
+            self._framing_bytes += len(data)
         self._parser.feed_data(data)
         self._check_size()
+        if self._framing_bytes > CHUNK_OVERHEAD_BYTES:
+            raise _Overhead("a chunked body of little but framing")
         if self._begun and self._unparsed_bytes > 2 * self._max_header_bytes:
             raise _TooLarge("the header section is too large")
 
@@ -177,6 +257,11 @@ def _cause(error: Exception) -> Exception:
     return inner if isinstance(error, httptools.HttpParserCallbackError) and isinstance(inner, _Rejected) else error
 
 
+def _abuse_of(error: Exception) -> str:
+    cause = _cause(error)
+    return cause.abuse if isinstance(cause, _Rejected) else ""
+
+
 def _text(error: Exception) -> str:
     cause = _cause(error)
     return str(cause.args[0]) if cause.args else "not HTTP/1.1"
@@ -185,8 +270,8 @@ def _text(error: Exception) -> str:
 class Http1Server(_Http1):
     """The caller's side: reads requests, writes responses."""
 
-    def __init__(self, *, scheme: bytes, max_header_bytes: int = 65536) -> None:
-        super().__init__(max_header_bytes=max_header_bytes)
+    def __init__(self, *, scheme: bytes, max_header_bytes: int = 65536, max_headers: int = 100) -> None:
+        super().__init__(max_header_bytes=max_header_bytes, max_headers=max_headers)
         self._scheme = scheme
         self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         self._serving = 1
@@ -235,8 +320,8 @@ class Http1Server(_Http1):
             else:
                 events = self._take()
                 return events + self._without_upgrade(rest)
-        except (httptools.HttpParserError, _TooLarge) as error:
-            return self._fail(_text(error), too_large=isinstance(_cause(error), _TooLarge))
+        except (httptools.HttpParserError, _Rejected) as error:
+            return self._fail(error)
         return self._take()
 
     def receive_eof(self) -> list[Event]:
@@ -278,11 +363,18 @@ class Http1Server(_Http1):
             self._request_over = True
         return events
 
-    def _fail(self, detail: str, *, too_large: bool = False) -> list[Event]:
+    def _fail(self, error: Exception) -> list[Event]:
         self._failed = True
+        abuse = _abuse_of(error)
+        if abuse == _Pipelined.abuse:
+            # Not when it is this message's turn: now, and without an answer to it.
+            self._keep_alive = False
+            self._events = []
+            self._held = []
+            return [ConnectionFailed(_text(error), abuse=abuse)]
         if self._reading == self._serving:
             self._keep_alive = False  # else those before it have their turn
-        self._events.append(ConnectionFailed(detail, self._reading, too_large))
+        self._events.append(ConnectionFailed(_text(error), self._reading, isinstance(_cause(error), _TooLarge), abuse))
         return self._take()
 
     def _without_upgrade(self, rest: bytes) -> list[Event]:
@@ -302,13 +394,17 @@ class Http1Server(_Http1):
 
     def on_message_begin(self) -> None:
         """httptools: a request begins."""
-        if not self._replaying:
-            self._begin_message()
+        if self._replaying:
+            return
+        if self._reading - self._serving > MAX_PIPELINED:
+            raise _Pipelined(f"more than {MAX_PIPELINED} requests before an answer")
+        self._begin_message()
 
     def on_url(self, url: bytes) -> None:
         """httptools: the request target, perhaps in pieces."""
         if not self._replaying:
             self._url += url
+            self._section_bytes += len(url)
 
     def on_headers_complete(self) -> None:
         """httptools: the head is whole."""
@@ -318,9 +414,14 @@ class Http1Server(_Http1):
         fields = self._section_ended()
         method: bytes = parser.get_method()
         url, self._url = self._url, b""
-        old = parser.get_http_version() == "1.0"
+        version = parser.get_http_version()
+        old = version == "1.0"
+        if not old and version != "1.1":
+            raise _Rejected(f"HTTP/{version} is not spoken here")
         host: bytes | None = None
         has_body = False
+        framed = False
+        expects = False
         upgrade = b""
         connection_fields = False
         kept: Fields = []
@@ -334,18 +435,26 @@ class Http1Server(_Http1):
                 host = value
                 continue
             if name == b"content-length":
+                _check_length(value)
                 has_body = value != b"0"
+                framed = True
             elif name == b"transfer-encoding":
                 if value.lower() != b"chunked" or old:
                     raise _Rejected(f"transfer-encoding {value[:40].decode('latin-1')!r} is not supported")
-                has_body = True
+                has_body = framed = True
+            elif name == b"expect":
+                if value.lower() != b"100-continue":
+                    raise _Rejected("the only expectation is 100-continue")
+                expects = True
             elif name == b"upgrade":
                 upgrade = value.lower()
             if name in _HOP_BY_HOP or name == b"te":
                 connection_fields = True
             kept.append(item)
-        if host is None and not old:
+        if not host and not old:
             raise _Rejected("no Host field")
+        if expects and not has_body:
+            raise _Rejected("an expectation without a body")
         upgrading = parser.should_upgrade()
         keep_alive = parser.should_keep_alive()
         if connection_fields:
@@ -357,11 +466,15 @@ class Http1Server(_Http1):
         scheme, authority, path = self._target(method, url, host or b"")
         protocol = b""
         if method == b"CONNECT":
+            if framed:
+                raise _Rejected("a CONNECT with a body: what follows it is the tunnel's")
             self._tunnel = True
         elif upgrading and upgrade == b"websocket" and method == b"GET":
+            if framed:
+                raise _Rejected("a websocket upgrade with a body")
             key = field_value(kept, b"sec-websocket-key")
-            if key is None or has_body:
-                raise _Rejected("a websocket upgrade with a body, or without sec-websocket-key")
+            if key is None or sum(name == b"sec-websocket-key" for name, _ in kept) > 1:
+                raise _Rejected("a websocket upgrade without one sec-websocket-key")
             self._upgrade_key = {self._reading: key}
             kept = [item for item in kept if item[0] != b"sec-websocket-key"]
             method, protocol = b"CONNECT", b"websocket"
@@ -376,7 +489,11 @@ class Http1Server(_Http1):
     def _target(self, method: bytes, url: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
         """Scheme, authority and path of a request target (RFC 9112 section 3.2)."""
         if method == b"CONNECT":
+            if not url or AUTHORITY.fullmatch(url) is None:
+                raise _Rejected("a CONNECT to what is no host and port")
             return self._scheme, url, b""
+        if b"#" in url:
+            raise _Rejected("a fragment in the request target")
         if url[:1] == b"/" or url == b"*":
             return self._scheme, host, url
         scheme, separator, rest = url.partition(b"://")
@@ -386,6 +503,8 @@ class Http1Server(_Http1):
         authority, path = rest[:cut], rest[cut:]
         if not authority or AUTHORITY.fullmatch(authority) is None:
             raise _Rejected("the request target has no plain host")
+        if host and host.lower() != authority.lower():
+            raise _Rejected("the request target and Host name different hosts")
         return scheme.lower(), authority, path if path[:1] == b"/" else b"/" + path
 
     def on_message_complete(self) -> None:
@@ -396,6 +515,9 @@ class Http1Server(_Http1):
             self._events.append(self._message_ended())
         self._reading += 1
         self._in_head = True
+
+    def _sound_trailers(self, fields: Fields) -> Fields:
+        return for_agents(fields)
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -467,8 +589,10 @@ class Http1Server(_Http1):
 class Http1Client(_Http1):
     """The agent's side: writes requests, reads responses, one at a time."""
 
-    def __init__(self, *, entropy: Callable[[int], bytes], max_header_bytes: int = 65536) -> None:
-        super().__init__(max_header_bytes=max_header_bytes)
+    def __init__(
+        self, *, entropy: Callable[[int], bytes], max_header_bytes: int = 65536, max_headers: int = 100
+    ) -> None:
+        super().__init__(max_header_bytes=max_header_bytes, max_headers=max_headers)
         self._entropy = entropy
         self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self._busy = False
@@ -482,6 +606,7 @@ class Http1Client(_Http1):
         self._request_over = True
         self._keep_alive = True
         self._interim = False
+        self._interims = 0
 
     @property
     def room(self) -> int:
@@ -500,6 +625,7 @@ class Http1Client(_Http1):
         self._request_over = ended
         self._until_eof = False
         self._chunked = False
+        self._interims = 0
         self._begin_message()
         out = self._out
         self._upgrading = [] if head.protocol else None
@@ -562,6 +688,8 @@ class Http1Client(_Http1):
             return [DataReceived(self._reading, data, len(data))]
         if self._response_over:
             return self._fail("bytes that answer no request")
+        if self._begun and not self._unparsed_bytes and not self._interims and data[:5] != b"HTTP/"[: len(data)]:
+            return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -570,7 +698,7 @@ class Http1Client(_Http1):
                 return self._fail("an upgrade that was not asked for")
             if rest:
                 self._events.append(DataReceived(self._reading, rest, len(rest)))
-        except (httptools.HttpParserError, _TooLarge) as error:
+        except (httptools.HttpParserError, _Rejected) as error:
             return self._fail(_text(error))
         events, self._events = self._events, []
         return events
@@ -610,6 +738,11 @@ class Http1Client(_Http1):
         status = self._parser.get_status_code()
         fields = self._section_ended()
         self._in_head = self._begun = False
+        length, chunked, plain = self._framed_by(fields)
+        if not 100 <= status <= 599:
+            raise _Rejected(f"a status of {status}")
+        if (status < 200 or status == 204) and (chunked or (length or b"0") != b"0"):
+            raise _Rejected(f"a {status} with a body")
         self._interim = status < 200
         if status == 101:
             expected = _accept_for(self._key) if self._key else b""
@@ -624,20 +757,14 @@ class Http1Client(_Http1):
         if status < 100:
             raise _Rejected(f"a status of {status}")
         if self._interim:
+            self._interims += 1
+            if self._interims > MAX_INTERIM:
+                raise _Rejected(f"more than {MAX_INTERIM} interim answers")
             kept = [item for item in _end_to_end(fields) if item[0] != b"content-length"]
             self._events.append(ResponseReceived(self._reading, ResponseHead(status, kept), False))
             return
         if not self._parser.should_keep_alive():
             self._keep_alive = False
-        length: bytes | None = None
-        chunked = False
-        plain = True
-        for name, value in fields:
-            if name == b"content-length":
-                length = value
-            elif name in _HOP_BY_HOP:
-                plain = False
-                chunked = chunked or name == b"transfer-encoding"
         bodiless = self._method == b"HEAD" or status in (204, 304)
         self._until_eof = not (bodiless or chunked or length is not None)
         ended = bodiless or length == b"0"
@@ -657,6 +784,26 @@ class Http1Client(_Http1):
         if self._request_over:
             self.finished = True
 
+    def _framed_by(self, fields: Fields) -> tuple[bytes | None, bool, bool]:
+        """A response's length, whether it is chunked, and whether none of its fields concerns the connection."""
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise _Rejected(f"an answer in version {version}")
+        length: bytes | None = None
+        chunked = False
+        plain = True
+        for name, value in fields:
+            if name == b"content-length":
+                _check_length(value)
+                length = value
+            elif name in _HOP_BY_HOP:
+                plain = False
+                if name == b"transfer-encoding":
+                    if chunked or value.lower() != b"chunked" or version == "1.0":
+                        raise _Rejected(f"a transfer-encoding of {value[:40].decode('latin-1')!r}")
+                    chunked = True
+        return length, chunked, plain
+
     def on_message_complete(self) -> None:
         """httptools: the response is whole."""
         if self._interim:
@@ -666,3 +813,6 @@ class Http1Client(_Http1):
             return
         self._response_over = True
         self._events.append(self._message_ended())
+
+    def _sound_trailers(self, fields: Fields) -> Fields:
+        return for_callers(fields)

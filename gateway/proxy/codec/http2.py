@@ -7,11 +7,14 @@ GOAWAY is ours, because the library ends a connection with it while open streams
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead
+from gateway.proxy.codec.bounded import Abused, BoundedConnection
+from gateway.proxy.codec.budget import FloodGuard, Kind
 from gateway.proxy.codec.events import (
     ConnectionFailed,
     DataReceived,
@@ -19,12 +22,14 @@ from gateway.proxy.codec.events import (
     Event,
     GoAwayReceived,
     RequestReceived,
+    RequestRefused,
     ResponseReceived,
     StreamReset,
     TrailersReceived,
     Writable,
 )
 from gateway.proxy.codec.library import h2
+from gateway.proxy.codec.trailers import for_agents, for_callers
 
 _ev = h2.events
 _Codes = h2.errors.ErrorCodes
@@ -38,16 +43,23 @@ DISCARD_BYTES = 1024 * 1024
 """How much of a request is still read after its answer was sent, before the stream is reset."""
 ENCODER_TABLE_BYTES = 4096
 """What we use of the HPACK table that a peer offers (RFC 7541 section 4.2): encoders search it from end to end."""
+HELD_BYTES = 8 * 1024 * 1024
+"""How much of our answers a connection may leave waiting for window; while it is more, new streams are refused."""
+SMALL_BYTES = 512
+"""A frame of less DATA, with more waiting behind it, counts as the work of a tiny window."""
+JOINED_BYTES = 16 * 1024
+"""DATA frames of less than `SMALL_BYTES` that follow each other in a read become one piece of up to this."""
 _DEFAULT_WINDOW = 65535
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5; HTTP/1.1 readers differ about them
-_BAD_PATH = re.compile(rb"[\x00-\x20\x7f]")
+_BAD_PATH = re.compile(rb"[\x00-\x20\x7f#]")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
 _HEADERS_FRAME = 1
+_GOAWAY = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00%b%b"
 _GOAWAY_NO_ERROR = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -55,10 +67,29 @@ class _Malformed(ValueError):
     """A header section that RFC 9113 section 8 calls malformed."""
 
 
-def _check_fields(fields: Fields) -> None:
-    """RFC 9113 section 8.2: names and values that may not pass."""
+class _TooLarge(_Malformed):
+    """A header section over its limits: which one, and the limit in words."""
+
+    def __init__(self, abuse: str, detail: str) -> None:
+        super().__init__(detail)
+        self.abuse = abuse
+        self.detail = detail
+
+
+class _Limits:
+    """Bounds of a header section: the bytes of its names and values, and its fields."""
+
+    def __init__(self, max_header_bytes: int, max_headers: int) -> None:
+        self.max_header_bytes = max_header_bytes
+        self.max_headers = max_headers
+
+
+def _check_fields(fields: Fields) -> int:
+    """RFC 9113 section 8.2: names and values that may not pass; gives the bytes of those that may."""
     length = False
+    size = 0
     for name, value in fields:
+        size += len(name) + len(value)
         if name not in _GOOD_NAMES:
             if _NAME.fullmatch(name) is None or name in _CONNECTION_SPECIFIC:
                 raise _Malformed
@@ -68,16 +99,17 @@ def _check_fields(fields: Fields) -> None:
             raise _Malformed
         if name == b"content-length":
             # One, of digits (RFC 9110 section 8.6): the library counts by the first, HTTP/1.1 might by another.
-            if length or not value.isdigit():
+            if length or not value.isdigit() or (value[0] == 0x30 and value != b"0"):
                 raise _Malformed
             length = True
         if value and (value[0] in b" \t" or value[-1] in b" \t"):
             raise _Malformed
     if _BAD_VALUE.search(b" ".join([value for _, value in fields])):
         raise _Malformed
+    return size
 
 
-def _split(headers: Fields) -> tuple[dict[bytes, bytes], Fields]:
+def _split(headers: Fields, limits: _Limits) -> tuple[dict[bytes, bytes], Fields]:
     """Pseudo-header fields and the rest; the pseudo ones come first and once (RFC 9113 section 8.3)."""
     pseudo: dict[bytes, bytes] = {}
     at = 0
@@ -89,15 +121,35 @@ def _split(headers: Fields) -> tuple[dict[bytes, bytes], Fields]:
         pseudo[name] = value
         at += 1
     fields = headers[at:]
-    _check_fields(fields)
+    size = _check_fields(fields)
+    if size > limits.max_header_bytes - sum(map(len, pseudo.values())):
+        raise _TooLarge("header-list-too-large", f"the header section is over {limits.max_header_bytes} bytes")
+    if len(fields) > limits.max_headers:
+        _count(fields, limits)
     return pseudo, fields
+
+
+def _count(fields: Fields, limits: _Limits) -> None:
+    """Hold more fields than the limit against it as HTTP/1.1 would have them: with one cookie."""
+    cookies = sum(name == b"cookie" for name, _ in fields)
+    if len(fields) - max(0, cookies - 1) > limits.max_headers:
+        raise _TooLarge("too-many-headers", f"there are more than {limits.max_headers} header fields")
+
+
+def _abuse_of(error: Exception) -> str:
+    """What a protocol error is called, where it is one of the attacks that have a name."""
+    if isinstance(error, h2.exceptions.DenialOfServiceError):
+        return "header-list-too-large"
+    # The two libraries' words for RFC 7541 section 6.3's limit.
+    words = str(error)
+    return "header-table-growth" if "InvalidMaxDynamicSize" in words or "table size" in words else ""
 
 
 _REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 
 
-def _request_head(headers: Fields) -> RequestHead:
-    pseudo, fields = _split(headers)
+def _request_head(headers: Fields, limits: _Limits) -> RequestHead:
+    pseudo, fields = _split(headers, limits)
     if not pseudo.keys() <= _REQUEST_PSEUDO:
         raise _Malformed
     method = pseudo.get(b":method", b"")
@@ -139,8 +191,8 @@ def _request_head(headers: Fields) -> RequestHead:
     return RequestHead(method, scheme, authority, path, fields, protocol)
 
 
-def _response_head(headers: Fields) -> ResponseHead:
-    pseudo, fields = _split(headers)
+def _response_head(headers: Fields, limits: _Limits) -> ResponseHead:
+    pseudo, fields = _split(headers, limits)
     status = pseudo.get(b":status", b"")
     if len(pseudo) != 1 or len(status) != 3 or not status.isdigit() or status < b"100" or status == b"101":
         raise _Malformed
@@ -156,9 +208,13 @@ class _Http2:
     name = "h2"
     aborted = False
 
-    def __init__(self, *, client: bool, max_streams: int) -> None:
+    def __init__(
+        self, *, client: bool, max_streams: int, max_header_bytes: int, max_headers: int, clock: Callable[[], float]
+    ) -> None:
         self.finished = False
-        self._connection = h2.connection.H2Connection(
+        self._limits = _Limits(max_header_bytes, max_headers)
+        self._guard = FloodGuard(clock)
+        self._connection: Any = BoundedConnection(
             h2.config.H2Configuration(
                 client_side=client,
                 header_encoding=None,
@@ -166,10 +222,17 @@ class _Http2:
                 normalize_inbound_headers=False,
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,
-            )
+            ),
+            self._guard,
+            # Between the limit and twice as much a stream may be answered 431: beyond, HPACK's state is lost.
+            2 * max_header_bytes,
+            self._on_goaway,
         )
         connection = self._connection
-        settings = {_Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES, _Setting.MAX_HEADER_LIST_SIZE: 65536}
+        settings = {
+            _Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+            _Setting.MAX_HEADER_LIST_SIZE: max_header_bytes,
+        }
         if client:
             settings[_Setting.ENABLE_PUSH] = 0
             settings[_Setting.MAX_CONCURRENT_STREAMS] = 0  # of the agent's own: the library would keep each
@@ -179,7 +242,6 @@ class _Http2:
         connection.local_settings = h2.settings.Settings(client=client, initial_values=settings)
         connection.initiate_connection()
         connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW)
-        self._take_goaway()
         self._extra: list[bytes] = []
         self._open: set[int] = set()
         self._debts: dict[int, int] = {}
@@ -188,6 +250,8 @@ class _Http2:
         self._tail: tuple[int, bytes] | None = None
         """The last piece of body, held back for a moment: the frame that carries it may end the stream, too."""
         self._queued: dict[int, deque[memoryview]] = {}
+        self._held = 0
+        """Bytes in `_queued`."""
         self._ending: dict[int, Fields | None] = {}
         self._receiving: set[int] = set()
         """Streams on which the peer has not ended its message."""
@@ -208,12 +272,6 @@ class _Http2:
         self._headed: set[int] = set()
         """Streams whose head, in the batch being read, already said that they ended."""
 
-    def _take_goaway(self) -> None:
-        """Let open streams finish after a GOAWAY (RFC 9113 section 6.8), where the library would close."""
-        table = self._connection._frame_dispatch_table
-        frame_type = next(frame for frame in table if frame.__name__ == "GoAwayFrame")
-        table[frame_type] = self._on_goaway_frame
-
     # -- reading ----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
@@ -222,17 +280,33 @@ class _Http2:
         try:
             happened = self._connection.receive_data(data)
         except h2.exceptions.ProtocolError as error:
-            self.finished = True
-            events, self._events = self._events, []
-            return [*events, ConnectionFailed(str(error) or type(error).__name__)]
+            return self._fail(str(error) or type(error).__name__, _abuse_of(error))
+        except Abused as abused:
+            return self._calm(abused.abuse)
         handlers = self._handlers
         for event in happened:
             handler = handlers.get(type(event))
             if handler is not None:
                 handler(event)
         self._headed.clear()
+        if self._guard.abuse:
+            return self._calm(self._guard.abuse)
+        if self._connection.overlong:
+            return self._fail("a frame longer than SETTINGS_MAX_FRAME_SIZE", "", _Codes.FRAME_SIZE_ERROR)
         events, self._events = self._events, []
         return events
+
+    def _calm(self, abuse: str) -> list[Event]:
+        return self._fail(f"too much of what costs you nothing: {abuse}", abuse, _Codes.ENHANCE_YOUR_CALM)
+
+    def _fail(self, detail: str, abuse: str, code: int = 0) -> list[Event]:
+        """End the connection; `code` makes a GOAWAY, where the library has not said one."""
+        self.finished = True
+        if code:
+            last = self._connection.highest_inbound_stream_id
+            self._extra.append(_GOAWAY % (last.to_bytes(4, "big"), code.to_bytes(4, "big")))
+        events, self._events = self._events, []
+        return [*events, ConnectionFailed(detail, abuse=abuse)]
 
     def receive_eof(self) -> list[Event]:
         self.finished = True
@@ -248,13 +322,23 @@ class _Http2:
             self._connection_debt = 0
         if stream in self._open:
             if event.data:
-                self._events.append(DataReceived(stream, event.data, size))
+                self._take_data(stream, event.data, size)
             else:
                 # An empty frame (to end the stream, or padding alone) is no piece of a body: as a chunk of HTTP/1.1 it
                 # would end the message.
                 self.consumed(stream, size)
         elif size and stream in self._discarding:
             self._discard(stream, size)
+
+    def _take_data(self, stream: int, data: bytes, size: int) -> None:
+        events = self._events
+        if size < SMALL_BYTES and events:
+            # Many small frames in a read are one piece for those behind us, so that each costs no more than it must.
+            last = events[-1]
+            if type(last) is DataReceived and last.stream == stream and last.size < JOINED_BYTES:
+                events[-1] = DataReceived(stream, last.data + data, last.size + size)
+                return
+        events.append(DataReceived(stream, data, size))
 
     def _on_ended(self, event: Any) -> None:
         stream = event.stream_id
@@ -270,13 +354,16 @@ class _Http2:
             return
         fields: Fields = list(event.headers)
         try:
-            _check_fields(fields)
+            size = _check_fields(fields)
             self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
+        if size > self._limits.max_header_bytes or len(fields) > self._limits.max_headers:
+            self._refuse_stream(stream)
+            return
         self._headed.add(stream)
-        self._events.append(TrailersReceived(stream, fields))
+        self._events.append(TrailersReceived(stream, self._sound_trailers(fields)))
 
     def _check_length(self, stream: int) -> None:
         """RFC 9113 section 8.1.1: a message that ends is as long as it said.
@@ -290,6 +377,8 @@ class _Http2:
     def _on_reset(self, event: Any) -> None:
         stream = event.stream_id
         self._discarding.pop(stream, None)
+        if not event.remote_reset:
+            self._guard.spend(Kind.PROVOKED_RESET)
         if stream in self._open:
             self._forget(stream)
             self._events.append(StreamReset(stream, untouched=event.error_code == _Codes.REFUSED_STREAM))
@@ -305,18 +394,20 @@ class _Http2:
         for each in list(self._queued):
             self._drain(each)
 
-    def _on_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+    def _on_goaway(self, last: int) -> None:
         self._closing = True
-        last = frame.last_stream_id
         for stream in sorted(self._open):
             if self._ours(stream) and stream > last:
                 self._forget(stream)
                 self._events.append(StreamReset(stream, untouched=True))
         self._events.append(GoAwayReceived())
-        return [], []
 
     def _ours(self, stream: int) -> bool:
         """Whether this side opened `stream`."""
+        raise NotImplementedError
+
+    def _sound_trailers(self, fields: Fields) -> Fields:
+        """Trailers without what may not stand there."""
         raise NotImplementedError
 
     def _stop_receiving(self, stream: int) -> None:
@@ -342,6 +433,7 @@ class _Http2:
     def _refuse_stream(self, stream: int) -> None:
         """Answer a stream that broke the rules with a stream error."""
         known = stream in self._open
+        self._guard.spend(Kind.PROVOKED_RESET)
         self._forget(stream)
         self._reset(stream, _Codes.PROTOCOL_ERROR)
         if known:
@@ -364,6 +456,7 @@ class _Http2:
         queue = self._queued.get(stream)
         if queue is not None:
             queue.append(memoryview(data))
+            self._held += len(data)
             return False
         if self._tail is not None:
             self._settle()
@@ -376,7 +469,7 @@ class _Http2:
         """Whether one frame can carry `data` now."""
         connection = self._connection
         size = len(data)
-        return size <= connection.max_outbound_frame_size and size <= connection.local_flow_control_window(stream)
+        return bool(size <= connection.max_outbound_frame_size and size <= connection.local_flow_control_window(stream))
 
     def _settle(self) -> None:
         """Send the piece held back, now that it is known not to be the last of its stream."""
@@ -389,6 +482,7 @@ class _Http2:
         rest = self._push(stream, memoryview(data))
         if rest:
             self._queued[stream] = deque((rest,))
+            self._held += len(rest)
         return not rest
 
     def _push(self, stream: int, data: memoryview) -> memoryview:
@@ -401,6 +495,10 @@ class _Http2:
             piece = data[sent : min(sent + frame, room)]
             connection.send_data(stream, piece.tobytes())
             sent += len(piece)
+        if room == len(data) or room >= SMALL_BYTES:
+            self._guard.work += 1
+        elif room > 0:
+            self._guard.spend(Kind.TINY_WINDOW)  # a flood of them ends the connection at its next frame
         return data[sent:]
 
     def _drain(self, stream: int) -> None:
@@ -409,6 +507,7 @@ class _Http2:
             return
         while queue:
             rest = self._push(stream, queue[0])
+            self._held -= len(queue[0]) - len(rest)
             if rest:
                 queue[0] = rest
                 return
@@ -426,6 +525,7 @@ class _Http2:
         if tail is not None:
             if tail[0] == stream and not trailers and self._fits(stream, tail[1]):
                 self._tail = None
+                self._guard.work += 1
                 self._connection.send_data(stream, tail[1], end_stream=True)
                 return
             self._settle()
@@ -435,6 +535,7 @@ class _Http2:
             self._finish(stream, trailers)
 
     def _finish(self, stream: int, trailers: Fields | None) -> None:
+        self._guard.work += 1
         if trailers:
             self._connection.send_headers(stream, trailers, end_stream=True)
         else:
@@ -480,7 +581,9 @@ class _Http2:
             self._tail = None
         self._open.discard(stream)
         self._debts.pop(stream, None)
-        self._queued.pop(stream, None)
+        queue = self._queued.pop(stream, None)
+        if queue is not None:
+            self._held -= sum(map(len, queue))
         self._ending.pop(stream, None)
         self._receiving.discard(stream)
         self._released.discard(stream)
@@ -496,8 +599,21 @@ class _Http2:
 class Http2Server(_Http2):
     """The caller's side: reads requests, writes responses."""
 
-    def __init__(self, *, max_streams: int = 256) -> None:
-        super().__init__(client=False, max_streams=max_streams)
+    def __init__(
+        self,
+        *,
+        max_streams: int = 256,
+        max_header_bytes: int = 65536,
+        max_headers: int = 100,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            client=False,
+            max_streams=max_streams,
+            max_header_bytes=max_header_bytes,
+            max_headers=max_headers,
+            clock=clock,
+        )
         self._handlers[_ev.RequestReceived] = self._on_request
 
     backlogged = False
@@ -522,11 +638,19 @@ class Http2Server(_Http2):
         if self._closing:
             self._reset(stream, _Codes.REFUSED_STREAM)
             return
+        if self._held > HELD_BYTES:
+            self._guard.spend(Kind.REFUSED)
+            self._reset(stream, _Codes.REFUSED_STREAM)
+            return
+        ended = event.stream_ended is not None
+        begun: Event
         try:
-            head = _request_head(event.headers)
-            ended = event.stream_ended is not None
+            begun = RequestReceived(stream, _request_head(event.headers, self._limits), ended)
             if ended:
                 self._check_length(stream)
+        except _TooLarge as error:
+            self._guard.spend(Kind.OVERSIZED)
+            begun = RequestRefused(stream, error.detail, error.abuse)
         except _Malformed:
             self._refuse_stream(stream)
             return
@@ -535,7 +659,10 @@ class Http2Server(_Http2):
             self._headed.add(stream)
         else:
             self._receiving.add(stream)
-        self._events.append(RequestReceived(stream, head, ended))
+        self._events.append(begun)
+
+    def _sound_trailers(self, fields: Fields) -> Fields:
+        return for_agents(fields)
 
     def _stop_receiving(self, stream: int) -> None:
         # RFC 9113 section 8.1 lets a server reset with NO_ERROR now, but many clients, still sending, then report the
@@ -544,6 +671,7 @@ class Http2Server(_Http2):
 
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         if stream in self._open:
+            self._guard.work += ended
             headers = [(b":status", b"%d" % head.status), *head.fields]
             self._connection.send_headers(stream, headers, end_stream=ended)
 
@@ -551,8 +679,21 @@ class Http2Server(_Http2):
 class Http2Client(_Http2):
     """The agent's side: writes requests, reads responses."""
 
-    def __init__(self, *, max_streams: int = 100) -> None:
-        super().__init__(client=True, max_streams=max_streams)
+    def __init__(
+        self,
+        *,
+        max_streams: int = 100,
+        max_header_bytes: int = 65536,
+        max_headers: int = 100,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            client=True,
+            max_streams=max_streams,
+            max_header_bytes=max_header_bytes,
+            max_headers=max_headers,
+            clock=clock,
+        )
         self._max_streams = max_streams
         self._handlers[_ev.ResponseReceived] = self._on_response
         self._handlers[_ev.InformationalResponseReceived] = self._on_interim
@@ -569,6 +710,9 @@ class Http2Client(_Http2):
 
     def ping(self) -> None:
         self._connection.ping(bytes(8))
+
+    def _sound_trailers(self, fields: Fields) -> Fields:
+        return for_callers(fields)
 
     def send_request(self, head: RequestHead, *, ended: bool) -> int:
         connection = self._connection
@@ -597,12 +741,13 @@ class Http2Client(_Http2):
         if stream not in self._open:
             return
         try:
-            head = _response_head(event.headers)
+            head = _response_head(event.headers, self._limits)
             if ended and head.status not in (204, 304):
                 self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
         if ended:
+            self._guard.work += 1
             self._headed.add(stream)
         self._events.append(ResponseReceived(stream, head, ended))

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import h2.errors
     import h2.events
     import h2.exceptions
+    import h2.frame_buffer
     import h2.settings
+    import h2.stream
 else:
     try:
         import jh2 as h2
@@ -21,7 +23,9 @@ else:
         import jh2.errors
         import jh2.events
         import jh2.exceptions
-        import jh2.settings  # noqa: F401 - bound as an attribute of the package
+        import jh2.frame_buffer
+        import jh2.settings
+        import jh2.stream  # noqa: F401 - bound as an attribute of the package
     except ImportError:
         import h2
         import h2.config
@@ -29,7 +33,9 @@ else:
         import h2.errors
         import h2.events
         import h2.exceptions
+        import h2.frame_buffer
         import h2.settings
+        import h2.stream
 
 __all__ = ["HTTP2_IMPLEMENTATION", "h2"]
 
