@@ -60,6 +60,8 @@ def check_onward(message: Message) -> None:
     assert isinstance(head, RequestHead)
     if head.opens_tunnel and not head.protocol:
         return  # the gateway ends such a tunnel itself
+    if not head.authority:
+        return  # HTTP/1.0 may have no host; of HTTP/1.1 one is asked
     client = Http1Client(entropy=bytes)
     ended = message.whole and not message.body and message.trailers is None
     stream = client.send_request(head, ended=ended)

@@ -87,6 +87,8 @@ class Callers:
         self._random = random.Random(settings.name)
         self.under_way = 0
         self.answered = 0
+        self._held_back = 0
+        """Packets that were due when no connection had room: they are not sent."""
         self._stopping = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections: list[Connection] = []
@@ -119,7 +121,7 @@ class Callers:
         self._stopping = True
         if self.under_way:
             await asyncio.wait([self._over], timeout=_DRAIN_S)
-        return {"per_second": rate, "unanswered": self.under_way}
+        return {"per_second": rate, "unanswered": self.under_way, "held_back": self._held_back}
 
     async def _connect(self, protocol: str) -> Connection:
         context = tls_context(Path(self._settings.certs), protocol)
@@ -133,6 +135,7 @@ class Callers:
     def _ask(self, path: bytes, leave_after_s: float | None, *, stream: bool = False) -> bool:
         free = [each for each in self._connections if each.in_flight < each.capacity and not (each.lost or each.going)]
         if not free:
+            self._held_back += 1
             return False
         connection = self._random.choice(free)
         method, body = (b"GET", b"") if stream else self._random.choice(_METHODS)

@@ -598,6 +598,8 @@ class Http1Client(_Http1):
         self._busy = False
         self._reading = 0
         self._method = b""
+        self._seen_bytes = 0
+        """Of the answer's first line, up to where its version stands."""
         self._key = b""
         self._upgrading: list[bytes] | None = None
         """What was sent into a tunnel that the agent has not agreed to: to one that does not, it would be a request."""
@@ -625,7 +627,7 @@ class Http1Client(_Http1):
         self._request_over = ended
         self._until_eof = False
         self._chunked = False
-        self._interims = 0
+        self._interims = self._seen_bytes = 0
         self._begin_message()
         out = self._out
         self._upgrading = [] if head.protocol else None
@@ -688,8 +690,11 @@ class Http1Client(_Http1):
             return [DataReceived(self._reading, data, len(data))]
         if self._response_over:
             return self._fail("bytes that answer no request")
-        if self._begun and not self._unparsed_bytes and not self._interims and data[:5] != b"HTTP/"[: len(data)]:
-            return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
+        seen = self._seen_bytes
+        if seen < 5:
+            if data[: 5 - seen] != b"HTTP/"[seen : seen + len(data)]:
+                return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
+            self._seen_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
