@@ -693,7 +693,8 @@ class Http1Client(_Http1):
         seen = self._seen_bytes
         if seen < 5:
             if data[: 5 - seen] != b"HTTP/"[seen : seen + len(data)]:
-                return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
+                # llhttp takes RTSP, and empty lines
+                return self._fail("an answer that does not begin with its version")
             self._seen_bytes += len(data)
         try:
             self._feed(data)

@@ -116,10 +116,10 @@ def _shrinks_and_opens(peer: Peer, stream: int) -> None:
     peer.socket.sendall(setting(_INITIAL_WINDOW_SIZE, 0))
     received = 0
     while received < len(UPLOAD):
-        received += len(peer.event(h2.events.DataReceived, stream).data)
         for each in (stream, None):
-            peer.h2.increment_flow_control_window(30_000, each)
+            peer.h2.increment_flow_control_window(40_000, each)
         peer.flush()
+        received += len(peer.event(h2.events.DataReceived, stream).data)
     answers(peer, stream)
     peer.socket.sendall(setting(_INITIAL_WINDOW_SIZE, 65_535))
 
