@@ -74,6 +74,7 @@ def make_app(gateway: Gateway) -> Starlette:
                 "certificates": gateway.tls.status(datetime.now(UTC)),
                 "shared_replay": (gateway.shared.replay.trouble or "ok") if gateway.config.redis else None,
                 "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
+                "shared_ledger": (gateway.shared.ledger.trouble or "ok") if gateway.config.redis else None,
                 "membership": gateway.membership.status(),
             }
         )

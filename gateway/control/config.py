@@ -21,6 +21,7 @@ from gateway.documents import (
 )
 from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
 from gateway.leases import LeaseSpec
+from gateway.ledger import LedgerSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
@@ -153,7 +154,7 @@ class Limits(Spec):
     """A request's body; beyond it 413.  Without a bound, bodies of any length go through, for none is held."""
     max_headers: int = Field(default=100, ge=16)
     """Fields in a header section; beyond it 431."""
-    max_concurrent_streams: int = Field(default=256, ge=1)
+    max_concurrent_streams: int = Field(default=128, ge=1)
     """Per HTTP/2 connection of a caller; announced in SETTINGS."""
     max_connections_per_agent: int = Field(default=256, ge=1)
     """Beyond it packets wait."""
@@ -219,6 +220,8 @@ class GatewaySpec(Spec):
     ring: RingSpec = RingSpec()
     leases: LeaseSpec = LeaseSpec()
     """How long conversations stay where they are."""
+    ledger: LedgerSpec = LedgerSpec()
+    """Which capabilities are done once."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
     retries: RetrySpec = RetrySpec()
@@ -226,8 +229,8 @@ class GatewaySpec(Spec):
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, and who has registered; without
-    one, each replica knows its own."""
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
+    registered; without one, each replica knows its own."""
     trusted_hops: tuple[
         Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
     ] = ()

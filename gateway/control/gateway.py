@@ -35,11 +35,13 @@ from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.retries import RetryLimits
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
 from gateway.telemetry.counters import Counters, Reading
+from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
@@ -197,6 +199,15 @@ class Gateway:
             max_timeout_s=limits.max_timeout_s,
         )
         plane.snapshot = self._snapshot
+        if config.ledger.capabilities:
+            once = plane.once = OnceOnly(loop, self.shared.ledger, config.ledger, telemetry.defect)
+            self.metrics.registry.register(
+                LedgerMetrics(
+                    lambda: {event.value: count for event, count in once.counts.items()},
+                    lambda: once.ledger.entries,
+                    lambda: once.ledger.size,
+                )
+            )
         plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
@@ -212,7 +223,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run()
+                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True

@@ -64,7 +64,7 @@ class DownstreamLimits:
     """Then it takes no new requests, and ends with the last of those that it has."""
     max_header_bytes: int = 65536
     max_headers: int = 100
-    max_concurrent_streams: int = 256
+    max_concurrent_streams: int = 128
     arrivals: ArrivalLimits = field(default_factory=ArrivalLimits)
 
 

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge
 from gateway.handoff import Outcome
+from gateway.ledger import StoredAnswer
 from gateway.membership.health import FAILURE_STATUSES
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
+from gateway.proxy.absent import AbsentCaller
 from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
 from gateway.proxy.endings import KEEP_ALIVE, at_line_start, is_event_stream, last_words
+from gateway.proxy.once import OncePacket
 from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, repeatable, retry_after_s
 from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
@@ -66,6 +69,7 @@ class Exchange:
         "_deadline",
         "_lease",
         "_loaded",
+        "_once",
         "_owed_up",
         "_placing",
         "_pool",
@@ -87,6 +91,7 @@ class Exchange:
         "head",
         "plane",
         "refuse",
+        "repeated",
         "responded",
         "route",
         "snapshot",
@@ -100,7 +105,7 @@ class Exchange:
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
         self.plane = plane
-        self.downstream = downstream
+        self.downstream: DownstreamConnection | AbsentCaller = downstream
         self.stream = stream
         self.finished = False
         self.responded = False
@@ -110,6 +115,8 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.tunnel = False
+        self.repeated = False
+        """Its answer is that of the first time."""
         self.forward: Forward | None = None
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
@@ -126,6 +133,8 @@ class Exchange:
         """Of the conversation that the packet belongs to."""
         self._placing = False
         """It is being found out which agent it goes to."""
+        self._once: OncePacket | None = None
+        """It is done once."""
         self._asked_at = 0.0
         self._upload = Upload(downstream, stream)
         self._response: ResponseHead | None = None
@@ -172,9 +181,13 @@ class Exchange:
             seconds = min(timeout_ms / 1000, plane.max_timeout_s)
             self._deadline = plane.loop.call_later(seconds, self._on_deadline)
         self.decided = perf_counter()
-        if (verdict.content_digest or verdict.structured) and not self.tunnel:
+        if plane.once is not None and not self._admit_once():
+            return
+        once = self._once
+        if (verdict.content_digest or verdict.structured or once is not None) and not self.tunnel:
             digest = digest_check(verdict.content_digest) if verdict.content_digest else None
-            self._upload.guard(GuardedBody(digest, structured=verdict.structured))
+            hold = once.take if once is not None else None
+            self._upload.guard(GuardedBody(digest, structured=verdict.structured, hold=hold))
         if ended:
             self.on_request_end(None)
         elif not self.tunnel:
@@ -184,8 +197,25 @@ class Exchange:
                 self._body_came(self._upload.clear())
             elif length is not None and length > plane.max_body_bytes:
                 self._refuse(_too_large(plane.max_body_bytes))
-        if not (self.finished or (verdict.structured and not self.tunnel)):
+        if not (self.finished or ((verdict.structured or once is not None) and not self.tunnel)):
             self._enter()
+
+    def _admit_once(self) -> bool:
+        """Find out whether the packet is one that is done once; ``False`` when it is, and cannot be."""
+        once, forward, downstream = self.plane.once, self.forward, self.downstream
+        assert once is not None
+        assert forward is not None
+        assert downstream.principal is not None
+        admitted = once.admit(self.head, forward, downstream.principal)
+        if isinstance(admitted, Refusal):
+            self._refuse(admitted)
+            return False
+        self._once = admitted
+        if admitted is not None and (field_value(self.head.fields, b"expect") or b"").lower() == b"100-continue":
+            # No agent is asked before the body is here, so none can ask for it (RFC 9110 section 10.1.1).
+            forward.fields[:] = [item for item in forward.fields if item[0] != b"expect"]
+            downstream.send_response(self.stream, ResponseHead(100, []), ended=False)
+        return True
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
@@ -200,16 +230,29 @@ class Exchange:
         self._body_came(self._upload.end(trailers))
 
     def _body_came(self, found: Refusal | bytes | None) -> None:
-        """All of the body is there: it is right, or refused, or an envelope that is to be compared."""
+        """All of the body is there: it is right, or refused, or an agent is to be found for it only now."""
+        forward = self.forward
+        assert forward is not None
         if isinstance(found, Refusal):
             self._break_off(found)
-        elif found is not None:
+        elif found is not None and forward.structured:
             self._compare(found)
+        elif found is not None:
+            self._upload.put(found)
+            self._enter()
 
     def on_caller_gone(self) -> None:
-        """The caller broke off: so does everything done for it."""
-        if not self.finished:
+        """The caller broke off: so does everything done for it, but what is done once and has begun."""
+        if self.finished or isinstance(self.downstream, AbsentCaller):
+            return
+        if self._once is None or not self._once.worth_going_on or not self.plane.leave_alone(self):
             self._finish(Outcome.CANCELLED)
+            return
+        gone, self.downstream = self.downstream, AbsentCaller(self.downstream)
+        self._upload.go_on_without(self.downstream)
+        gone.release(self.stream)
+        self.downstream_writable()
+        self._upload.writable()
 
     def downstream_writable(self) -> None:
         """The caller's side takes data again."""
@@ -290,6 +333,8 @@ class Exchange:
         limits = self.route.grants[agent.name].limits
         if limits or forward.signature is not None:
             self.plane.gate.enter(forward, limits, principal, self.started_at, self._entered)
+        elif self._once is not None:
+            self._entered(None)
         else:
             self._acquire(agent)
 
@@ -299,6 +344,18 @@ class Exchange:
             return
         if refusal is not None:
             self._refuse(refusal)
+        elif self._once is not None:
+            self._once.begin(self.plane.clock(), self._begun)
+        else:
+            assert self.agent is not None
+            self._acquire(self.agent)
+
+    def _begun(self, found: StoredAnswer | Refusal | None) -> None:
+        """The ledger has said whether the packet begins, or how it ended the first time."""
+        if isinstance(found, Refusal):
+            self._refuse(found)
+        elif found is not None:
+            self._repeat(found)
         else:
             assert self.agent is not None
             self._acquire(self.agent)
@@ -334,6 +391,8 @@ class Exchange:
         onward = RequestHead(head.method, connection.pool.scheme, head.authority, head.path, fields, head.protocol)
         upload = self._upload
         head_only = upload.at_once and not self.tunnel
+        if self._once is not None:
+            self._once.sent()
         self._up_stream = connection.open(self, onward, ended=head_only)
         upload.start(connection, self._up_stream, head_only=head_only)
 
@@ -360,6 +419,8 @@ class Exchange:
             return
         if not untouched:
             self._observed(ok=False)
+        elif self._once is not None:
+            self._once.untouched()
         if malformed:
             self._break_off(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
         elif untouched:
@@ -380,7 +441,7 @@ class Exchange:
         assert forward is not None
         assert agent is not None
         retry = self._retry = self._retry or self._new_retry()
-        safe = cause in UNTAKEN or repeatable(self.head)
+        safe = cause in UNTAKEN or (self._once is None and repeatable(self.head))
         goes_on = retry.ask(
             cause,
             otherwise,
@@ -485,6 +546,8 @@ class Exchange:
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
         self._response = ResponseHead(head.status, fields)
+        if self._once is not None:
+            self._once.on_response(head.status, fields, ended=ended)
         self.downstream.send_response(self.stream, self._response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
@@ -514,6 +577,8 @@ class Exchange:
         assert up is not None
         self.bytes_out += len(data)
         self._tail = data[-1:]
+        if self._once is not None:
+            self._once.on_response_data(data)
         if self.downstream.send_data(self.stream, data):
             if not self._owed_up:
                 up.consumed(self._up_stream, size)
@@ -524,7 +589,23 @@ class Exchange:
 
     def on_response_end(self, trailers: Fields | None) -> None:
         """The agent's message is whole."""
+        if self._once is not None:
+            self._once.on_response_end(trailers)
         self.downstream.end(self.stream, trailers)
+        self._finish(Outcome.COMPLETED)
+
+    def _repeat(self, found: StoredAnswer) -> None:
+        """Answer as the first time."""
+        self.agent = None
+        self.repeated = self.responded = True
+        self.status, self.bytes_out = found.status, len(found.body)
+        head = ResponseHead(found.status, [*found.fields, (names.REPEATED, b"?1")])
+        empty = not found.body and found.trailers is None
+        self.downstream.send_response(self.stream, head, ended=empty)
+        if found.body:
+            self.downstream.send_data(self.stream, found.body)
+        if not empty:
+            self.downstream.end(self.stream, found.trailers)
         self._finish(Outcome.COMPLETED)
 
     # -- clocks -----------------------------------------------------------------------------------------
@@ -636,6 +717,10 @@ class Exchange:
             up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._upload.sent)
         elif self._pool is not None:
             self._pool.cancel(self)
+        if self._once is not None:
+            self._once.end(self.plane.clock())
+            if isinstance(self.downstream, AbsentCaller) and outcome is Outcome.COMPLETED:
+                outcome = Outcome.CANCELLED
         self.downstream.release(self.stream)
         self.plane.ended(self, outcome, refusal)
 

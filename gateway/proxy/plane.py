@@ -23,6 +23,7 @@ from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.retries import Retries, RetryLimits
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0
+MAX_ALONE = 1024
+"""Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
 SWEEP_SLICE_S = 0.002
@@ -135,12 +138,18 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.once: OnceOnly | None = None
+        """Knows the packets that are done once; without one, there are none."""
+        self._alone: set[Exchange] = set()
+        """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
         self._to_judge: deque[Exchange | LocalExchange] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
         self._drained = asyncio.Event()
+        self._stopped = False
+        """What is still under way is being cut off."""
         self._sweeper: asyncio.Handle | None = None
 
     @property
@@ -178,6 +187,7 @@ class DataPlane:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
+        yield from self._alone
 
     def _judge_some(self) -> None:
         """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
@@ -234,8 +244,19 @@ class DataPlane:
                 self._pools[agent.name] = pool
         return pool
 
+    def leave_alone(self, exchange: Exchange) -> bool:
+        """Let `exchange` go on without its caller, if there is room for it."""
+        if self._stopped or len(self._alone) >= MAX_ALONE:
+            return False
+        self._alone.add(exchange)
+        self.in_flight += 1
+        return True
+
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
+        if exchange in self._alone:
+            self._alone.discard(exchange)
+            self.in_flight -= 1
         self.records.add(exchange, outcome, refusal)
         self.settle()
 
@@ -259,6 +280,8 @@ class DataPlane:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
+        for exchange in list(self._alone):
+            exchange.tick(now)
         self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
 
     def _sweep_pools(self, pools: list[Pool], now: float, wall: float) -> None:
@@ -286,8 +309,13 @@ class DataPlane:
         clean = not self.in_flight
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._stopped = True
         for listener in self.listeners:
             listener.abort()
+        for exchange in list(self._alone):
+            exchange.revoke(Refusal(Reason.DRAINING, "the gateway is shutting down"))
+        if self.once is not None:
+            await self.once.close()
         await self.placement.close()
         await self.gate.close()
         if self.local is not None:

@@ -13,6 +13,7 @@ from gateway.proxy.retries import MAX_KEPT_BYTES
 from gateway.refusal import Refusal
 
 if TYPE_CHECKING:
+    from gateway.proxy.absent import AbsentCaller
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.upstream import UpstreamConnection
 
@@ -40,7 +41,7 @@ class Upload:
         """The caller's message is whole."""
         self.sent = False
         """So is what the agent was sent."""
-        self._caller = caller
+        self._caller: DownstreamConnection | AbsentCaller = caller
         self._stream = stream
         self._trailers: Fields | None = None
         self._guard: GuardedBody | None = None
@@ -73,14 +74,14 @@ class Upload:
             return taken
         if taken is not None:
             self._pass(*taken)
-        elif guard.envelope is not None:
+        elif guard.whole is not None:
             self._caller.consumed(self._stream, size)
         return None
 
     def end(self, trailers: Fields | None) -> Refusal | bytes | None:
         """The caller's message is whole.
 
-        Gives why no agent may have it, or the envelope that it is, which passes when it is `put`.
+        Gives why no agent may have it, or all of a body that goes on only once it is whole, and is `put`.
         """
         self.ended = True
         self._trailers = trailers
@@ -93,8 +94,8 @@ class Upload:
             last = guard.end()
             if isinstance(last, Refusal):
                 return last
-            if guard.envelope is not None:
-                return bytes(guard.envelope)
+            if guard.whole is not None:
+                return bytes(guard.whole)
             if last is not None:
                 self._pass(*last)
         if self.ended:
@@ -103,7 +104,11 @@ class Upload:
 
     def put(self, body: bytes) -> None:
         """Let `body` pass, which is the whole of it."""
-        self._held = [(body, 0)]
+        self._held = [(body, 0)] if body else []
+
+    def go_on_without(self, caller: AbsentCaller) -> None:
+        """The caller is gone, and what is under way goes on; `caller` takes its place."""
+        self._caller = caller
 
     # -- to the agent -----------------------------------------------------------------------------------
 

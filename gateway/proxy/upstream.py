@@ -175,7 +175,7 @@ class UpstreamConnection(Connection):
         if self.pool.agent.protocol is Protocol.HTTP1:
             self.codec = Http1Client(entropy=secrets.token_bytes, max_header_bytes=self.pool.limits.max_header_bytes)
         else:
-            self.codec = Http2Client()
+            self.codec = Http2Client(max_header_bytes=self.pool.limits.max_header_bytes)
         self.ready = True
         self.touch()
         if not self.opened.done():
