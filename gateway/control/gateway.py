@@ -225,6 +225,7 @@ class Gateway:
         plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
+        self.metrics.tasks = lambda: len(asyncio.all_tasks(loop))
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)

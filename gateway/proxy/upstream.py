@@ -43,6 +43,8 @@ from gateway.routing import Agent, Protocol
 
 log = logging.getLogger(__name__)
 
+MAX_INTERIM = 64
+"""Interim responses (1xx) to one request; an agent that sends more has lost its way."""
 UNACKNOWLEDGED_MS = 30_000
 """How long an HTTP/2 agent's kernel may leave bytes unacknowledged.  Of HTTP/1.1 it is not asked: an agent that reads
 no more for a while, as back pressure has it, would look the same."""
@@ -135,6 +137,8 @@ class UpstreamConnection(Connection):
         self.opened: asyncio.Future[None] = pool.loop.create_future()
         self._unsent: set[int] = set()
         """Streams whose head has not been written to the socket yet."""
+        self._interim: dict[int, int] = {}
+        """Interim responses on streams that had some and wait for the final one."""
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=False))
 
@@ -237,6 +241,7 @@ class UpstreamConnection(Connection):
             return
         self.pool.in_flight -= 1
         self._unsent.discard(stream)
+        self._interim.pop(stream, None)
         if cancel:
             self.codec.reset(stream, cancelled=True)
         self.codec.release(stream)
@@ -284,6 +289,11 @@ class UpstreamConnection(Connection):
             if isinstance(event, DataReceived):
                 exchange.on_response_data(event.data, event.size)
             elif isinstance(event, ResponseReceived):
+                if event.head.status < 200:
+                    count = self._interim[event.stream] = self._interim.get(event.stream, 0) + 1
+                    if count > MAX_INTERIM:
+                        self._too_many_interim(event.stream)
+                        continue
                 exchange.on_response(event.head, ended=event.ended)
             elif isinstance(event, Ended):
                 exchange.on_response_end(None)
@@ -293,6 +303,13 @@ class UpstreamConnection(Connection):
                 exchange.upstream_writable()
             elif isinstance(event, StreamReset):
                 self._lose(event.stream, untouched=event.untouched)
+
+    def _too_many_interim(self, stream: int) -> None:
+        """Interim responses have no back pressure: what never ends must be stopped here."""
+        assert self.codec is not None
+        self.codec.reset(stream)
+        self._lose(stream, untouched=False, malformed=f"more than {MAX_INTERIM} interim responses")
+        self.touch()
 
     def flush(self) -> None:
         super().flush()
@@ -315,6 +332,7 @@ class UpstreamConnection(Connection):
     def _lose(self, stream: int, *, untouched: bool, malformed: str = "") -> None:
         exchange = self.exchanges.pop(stream)
         self.pool.in_flight -= 1
+        self._interim.pop(stream, None)
         if self.codec is not None:
             self.codec.release(stream)
         if not self.exchanges:

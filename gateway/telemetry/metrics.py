@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -67,11 +67,13 @@ class Metrics(Collector):
         self.last_reload_ok = True
         self.revision = ""
         self.in_flight: Callable[[], int] = lambda: 0
+        self.tasks: Callable[[], int] = lambda: 0
         self.certificate_ends: Callable[[], Mapping[tuple[str, str], float]] = dict
         """Seconds since the epoch, by kind (``own`` or ``crl``) and name."""
         self.lines_dropped: Callable[[], dict[str, int]] = dict
         """By what the lines are of."""
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def handoff(self, handoff: Handoff, gateway_s: float, duration_s: float) -> None:
         """Count one handoff."""
@@ -152,6 +154,7 @@ class Metrics(Collector):
         own.add_metric([], self._own.buckets(), self._own.total)
         yield own
         yield _gauge("phoenixflight_handoffs_in_flight", "Handoffs under way.", self.in_flight())
+        yield _gauge("phoenixflight_tasks", "Tasks of the event loop; none belongs to a request alone.", self.tasks())
         open_connections = GaugeMetricFamily(
             "phoenixflight_connections", "Open connections from callers.", labels=["listener"]
         )

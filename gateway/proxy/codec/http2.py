@@ -52,9 +52,9 @@ JOINED_BYTES = 16 * 1024
 _DEFAULT_WINDOW = 65535
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5; HTTP/1.1 readers differ about them
 _BAD_PATH = re.compile(rb"[\x00-\x20\x7f#]")
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
@@ -108,7 +108,7 @@ def _check_fields(fields: Fields) -> int:
             length = True
         if value and (value[0] in b" \t" or value[-1] in b" \t"):
             raise _Malformed
-    if _BAD_VALUE.search(b"\x01".join([value for _, value in fields])):
+    if _BAD_VALUE.search(b" ".join([value for _, value in fields])):
         raise _Malformed
     return size
 
@@ -157,7 +157,7 @@ def _request_head(headers: Fields, limits: _Limits) -> RequestHead:
     if not pseudo.keys() <= _REQUEST_PSEUDO:
         raise _Malformed
     method = pseudo.get(b":method", b"")
-    if _METHOD.fullmatch(method) is None:
+    if _TOKEN.fullmatch(method) is None:
         raise _Malformed
     scheme = pseudo.get(b":scheme", b"")
     path = pseudo.get(b":path", b"")
@@ -170,7 +170,7 @@ def _request_head(headers: Fields, limits: _Limits) -> RequestHead:
         scheme not in (b"http", b"https")
         or not (path[:1] == b"/" or path == b"*")
         or _BAD_PATH.search(path)
-        or (protocol and method != b"CONNECT")
+        or (protocol and (method != b"CONNECT" or _TOKEN.fullmatch(protocol) is None))
     ):
         raise _Malformed
     cookies = 0
@@ -200,6 +200,8 @@ def _response_head(headers: Fields, limits: _Limits) -> ResponseHead:
     status = pseudo.get(b":status", b"")
     if len(pseudo) != 1 or len(status) != 3 or not status.isdigit() or status < b"100" or status == b"101":
         raise _Malformed
+    if status < b"200":  # RFC 9110 section 8.6: an interim response has no content
+        fields = [item for item in fields if item[0] != b"content-length"]
     return ResponseHead(int(status), fields)
 
 
@@ -237,6 +239,7 @@ class _Http2:
         }
         if client:
             settings[_Setting.ENABLE_PUSH] = 0
+            settings[_Setting.MAX_CONCURRENT_STREAMS] = 0  # of the agent's own: the library would keep each
         else:
             settings[_Setting.MAX_CONCURRENT_STREAMS] = max_streams
             settings[_Setting.ENABLE_CONNECT_PROTOCOL] = 1
@@ -356,6 +359,7 @@ class _Http2:
         fields: Fields = list(event.headers)
         try:
             size = _check_fields(fields)
+            self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
@@ -364,6 +368,15 @@ class _Http2:
             return
         self._headed.add(stream)
         self._events.append(TrailersReceived(stream, self._sound_trailers(fields)))
+
+    def _check_length(self, stream: int) -> None:
+        """RFC 9113 section 8.1.1: a message that ends is as long as it said.
+
+        The library looks only where DATA ends it; over HTTP/1.1 what is missing would be taken from the next message.
+        """
+        known = self._connection.streams.get(stream)
+        if known is None or known._expected_content_length not in (None, known._actual_content_length):
+            raise _Malformed
 
     def _on_reset(self, event: Any) -> None:
         stream = event.stream_id
@@ -658,6 +671,8 @@ class Http2Server(_Http2):
         begun: Event
         try:
             begun = RequestReceived(stream, _request_head(event.headers, self._limits), ended)
+            if ended:
+                self._check_length(stream)
         except _TooLarge as error:
             self._guard.spend(Kind.OVERSIZED)
             begun = RequestRefused(stream, error.detail, error.abuse)
@@ -752,6 +767,8 @@ class Http2Client(_Http2):
             return
         try:
             head = _response_head(event.headers, self._limits)
+            if ended and head.status not in (204, 304):
+                self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
