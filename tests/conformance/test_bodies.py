@@ -134,12 +134,11 @@ def test_a_tampered_body_is_refused_and_never_reaches_an_agent_whole(
 
 def test_an_empty_body_that_was_none_reaches_no_agent(agent: RawAgent, start_gateway: StartGateway) -> None:
     gateway = start_gateway([member(agent.port)])
-    for length in ("0", "00"):
-        peer = connect(gateway)
-        digest = content_digest(b"job").decode()
-        # A length of 0 makes the head a whole message; its caller may take its time to end it.
-        stream = peer.request([*HEADERS, ("content-digest", digest), ("content-length", length)], ended=False)
-        assert dict(peer.event(h2.events.ResponseReceived, stream).headers)[":status"] == "400"
+    peer = connect(gateway)
+    digest = content_digest(b"job").decode()
+    # A length of 0 makes the head a whole message; its caller may take its time to end it.
+    stream = peer.request([*HEADERS, ("content-digest", digest), ("content-length", "0")], ended=False)
+    assert dict(peer.event(h2.events.ResponseReceived, stream).headers)[":status"] == "400"
     assert messages(gateway, agent) == []
 
 

@@ -667,6 +667,9 @@ class Http2Server(_Http2):
             self._guard.spend(Kind.REFUSED)
             self._reset(stream, _Codes.REFUSED_STREAM)
             return
+        known = self._connection.streams.get(stream)
+        if known is None or known.closed:
+            return  # it was reset in the same read: nothing is begun for it
         ended = event.stream_ended is not None
         begun: Event
         try:
