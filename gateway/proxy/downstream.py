@@ -39,6 +39,10 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EXPIRED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has expired; connect with a new one")
 LINGER_S = 2.0
 """How long a closed connection still takes bytes, so that its last answer, or GOAWAY, is not lost to a TCP reset."""
+UNREAD_BYTES = 1024 * 1024
+"""Unsent bytes at which a caller that does not read its answers is not read any more, either."""
+UNREAD_S = 30.0
+"""How long it then may read nothing at all; after that the connection ends with a TCP reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class DownstreamConnection(Connection):
         self._lingering = False
         self._broken = False
         """The caller broke the protocol."""
+        self._paused = False
+        """Reading is paused for an exchange's sake."""
+        self._unread: asyncio.TimerHandle | None = None
+        """Set while the caller is not read because it does not read."""
         context = listener.context()
         if context is not None:
             self.layers.append(TlsLayer(context, server_side=True))
@@ -247,11 +255,45 @@ class DownstreamConnection(Connection):
                 self.feed(event.data, len(self.layers) - 1)
 
     def on_closed(self) -> None:
+        self._read_again()
         self.listener.lost(self)
         for exchange in list(self.exchanges.values()):
             exchange.on_caller_gone()
 
+    def flush(self) -> None:
+        super().flush()
+        if self.congested and self._unread is None and self._unsent() > UNREAD_BYTES:
+            # Small answers need no window: nothing but the socket holds back who asks and never reads.
+            super()._reading(pause=True)
+            self._unread = self.loop.call_later(UNREAD_S, self._still_unread, self._unsent())
+
+    def _unsent(self) -> int:
+        transport = self._transport
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def _still_unread(self, before: int) -> None:
+        unsent = self._unsent()
+        if unsent < before:
+            self._unread = self.loop.call_later(UNREAD_S, self._still_unread, unsent)
+            return
+        self._unread = None
+        self.plane.telemetry.abuse(self.listener.name, "slow-reader")
+        self.abort()
+
+    def _read_again(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _reading(self, *, pause: bool) -> None:
+        self._paused = pause
+        if self._unread is None:
+            super()._reading(pause=pause)
+
     def on_uncongested(self) -> None:
+        if self._unread is not None:
+            self._read_again()
+            super()._reading(pause=self._paused)
         for exchange in list(self.exchanges.values()):
             exchange.downstream_writable()
 

@@ -85,10 +85,10 @@ def beside(
         assert gateway.process.poll() is None, gateway.log()
         ask()
         client.close()
-    assert seen.failures == []
-    assert max(seen.waited_s) < answered_within_s
+    assert not seen.failures, seen.failures
+    assert max(seen.waited_s) < answered_within_s, f"answered after {max(seen.waited_s):.2f} s"
     seen.grown_bytes = max(seen.grown_bytes, gateway.rss_bytes() - before)
-    assert seen.grown_bytes < max_growth_bytes
+    assert seen.grown_bytes < max_growth_bytes, f"grown by {seen.grown_bytes >> 20} MiB"
 
 
 def counted(gateway: RunningGateway, metric: str, **labels: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.proxy.codec.budget import FloodGuard, Kind
-from gateway.proxy.codec.library import h2
+from gateway.proxy.codec.library import HTTP2_IMPLEMENTATION, h2
 
 _Codes = h2.errors.ErrorCodes
 _ClosedBy = h2.stream.StreamClosedBy
@@ -19,6 +19,7 @@ _SETTINGS_IN_ONE = 8
 _SPARE_CONTINUATIONS = 8
 """CONTINUATION frames in one block, beyond those that a block of the greatest size needs."""
 _FRAME_BYTES = 16384
+_HUFFMAN_BYTES = 1024
 
 
 class Abused(Exception):
@@ -27,6 +28,16 @@ class Abused(Exception):
     def __init__(self, abuse: str) -> None:
         super().__init__(abuse)
         self.abuse = abuse
+
+
+def _spare_huffman(encoder: Any) -> None:
+    """Have long values go out as they are: Huffman coding in Python takes the square of their length."""
+    add = encoder.add
+
+    def add_plainly(field: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> Any:
+        return add(field, sensitive, huffman and len(field[0]) + len(field[1]) < _HUFFMAN_BYTES)
+
+    encoder.add = add_plainly
 
 
 class _Buffer(h2.frame_buffer.FrameBuffer):
@@ -71,6 +82,8 @@ class BoundedConnection(h2.connection.H2Connection):
         self.incoming_buffer.max_block_bytes = max_block_bytes
         self.incoming_buffer.spend = self._spend
         self.decoder.max_header_list_size = max_block_bytes
+        if HTTP2_IMPLEMENTATION == "h2":
+            _spare_huffman(self.encoder)
 
     @property
     def overlong(self) -> bool:

@@ -69,7 +69,7 @@ ALLOWANCES: Final[dict[Kind, Allowance]] = {
     Kind.EMPTY: Allowance("empty-frames", 100, 5.0, 0.5),
     # Many give back window for the stream and for the connection with each DATA frame.
     Kind.WINDOW_UPDATE: Allowance("window-update-flood", 1000, 50.0, 10.0),
-    Kind.TINY_WINDOW: Allowance("tiny-windows", 500, 20.0, 0.5),
+    Kind.TINY_WINDOW: Allowance("tiny-windows", 100, 20.0, 0.5),
     Kind.PRIORITY: Allowance("priority-flood", 500, 10.0, 5.0),
     # A browser sends a PRIORITY_UPDATE (RFC 9218), or one that means nothing (RFC 8701's idea), with each request.
     Kind.UNKNOWN: Allowance("unknown-frames", 200, 10.0, 4.0),

@@ -43,6 +43,8 @@ _STATUS_LINE = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in
 _BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _LAST_CHUNK = b"0\r\n\r\n"
+MAX_INTERIM = 32
+"""1xx answers to one request."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
 """What no ``connection`` field may take off a message on its way."""
 MAX_PIPELINED = 256
@@ -112,6 +114,12 @@ class _Blank(_Rejected):
     """Empty lines without end."""
 
     abuse = "empty-lines"
+
+
+def _check_length(value: bytes) -> None:
+    """Digits alone, and no zeros in front: whoever reads it next reads the same (RFC 9110 section 8.6)."""
+    if not value.isdigit() or (value[0] == 0x30 and value != b"0"):
+        raise _Rejected("a content-length that is not plainly a number")
 
 
 class _Http1:
@@ -409,8 +417,7 @@ class Http1Server(_Http1):
                 host = value
                 continue
             if name == b"content-length":
-                if not value.isdigit() or (value[0] == 0x30 and value != b"0"):
-                    raise _Rejected("a content-length that is not plainly a number")
+                _check_length(value)
                 has_body = value != b"0"
                 framed = True
             elif name == b"transfer-encoding":
@@ -577,6 +584,7 @@ class Http1Client(_Http1):
         self._request_over = True
         self._keep_alive = True
         self._interim = False
+        self._interims = 0
 
     @property
     def room(self) -> int:
@@ -592,6 +600,7 @@ class Http1Client(_Http1):
         self._request_over = ended
         self._until_eof = False
         self._chunked = False
+        self._interims = 0
         self._begin_message()
         out = self._out
         if head.protocol:
@@ -647,6 +656,8 @@ class Http1Client(_Http1):
             return [DataReceived(self._reading, data, len(data))]
         if self._response_over:
             return self._fail("bytes that answer no request")
+        if self._begun and not self._unparsed_bytes and not self._interims and data[:5] != b"HTTP/"[: len(data)]:
+            return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -695,6 +706,11 @@ class Http1Client(_Http1):
         status = self._parser.get_status_code()
         fields = self._section_ended()
         self._in_head = self._begun = False
+        length, chunked, plain = self._framed_by(fields)
+        if not 100 <= status <= 599:
+            raise _Rejected(f"a status of {status}")
+        if (status < 200 or status == 204) and (chunked or (length or b"0") != b"0"):
+            raise _Rejected(f"a {status} with a body")
         self._interim = status < 200
         if status == 101:
             expected = _accept_for(self._key) if self._key else b""
@@ -706,19 +722,13 @@ class Http1Client(_Http1):
             self._events.append(ResponseReceived(self._reading, ResponseHead(200, kept), ended=False))
             return
         if self._interim:
+            self._interims += 1
+            if self._interims > MAX_INTERIM:
+                raise _Rejected(f"more than {MAX_INTERIM} interim answers")
             self._events.append(ResponseReceived(self._reading, ResponseHead(status, _end_to_end(fields)), False))
             return
         if not self._parser.should_keep_alive():
             self._keep_alive = False
-        length: bytes | None = None
-        chunked = False
-        plain = True
-        for name, value in fields:
-            if name == b"content-length":
-                length = value
-            elif name in _HOP_BY_HOP:
-                plain = False
-                chunked = chunked or name == b"transfer-encoding"
         bodiless = self._method == b"HEAD" or status in (204, 304)
         self._until_eof = not (bodiless or chunked or length is not None)
         ended = bodiless or length == b"0"
@@ -729,6 +739,26 @@ class Http1Client(_Http1):
             if self._method == b"HEAD":
                 # llhttp cannot know that no body follows; a fresh parser reads the next response.
                 self._parser = httptools.HttpResponseParser(self)
+
+    def _framed_by(self, fields: Fields) -> tuple[bytes | None, bool, bool]:
+        """A response's length, whether it is chunked, and whether none of its fields concerns the connection."""
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise _Rejected(f"an answer in version {version}")
+        length: bytes | None = None
+        chunked = False
+        plain = True
+        for name, value in fields:
+            if name == b"content-length":
+                _check_length(value)
+                length = value
+            elif name in _HOP_BY_HOP:
+                plain = False
+                if name == b"transfer-encoding":
+                    if chunked or value.lower() != b"chunked" or version == "1.0":
+                        raise _Rejected(f"a transfer-encoding of {value[:40].decode('latin-1')!r}")
+                    chunked = True
+        return length, chunked, plain
 
     def on_message_complete(self) -> None:
         """httptools: the response is whole."""

@@ -139,8 +139,9 @@ def _abuse_of(error: Exception) -> str:
     """What a protocol error is called, where it is one of the attacks that have a name."""
     if isinstance(error, h2.exceptions.DenialOfServiceError):
         return "header-list-too-large"
-    cause = f"{error} {type(error.__cause__ or error.__context__).__name__}".lower()
-    return "header-table-growth" if "table" in cause and "size" in cause else ""
+    # The two libraries' words for RFC 7541 section 6.3's limit.
+    words = str(error)
+    return "header-table-growth" if "InvalidMaxDynamicSize" in words or "table size" in words else ""
 
 
 _REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
