@@ -351,7 +351,7 @@ class Http1Server(_Http1):
         self._failed = True
         self._keep_alive = False
         abuse = _abuse_of(error)
-        if abuse == _Pipelined.abuse:
+        if isinstance(_cause(error), _Pipelined):
             # Not when it is this message's turn: now, and without an answer to it.
             self._events = []
             self._held = []

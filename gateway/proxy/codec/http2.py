@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead
+from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead, field_value
 from gateway.proxy.codec.bounded import Abused, BoundedConnection
 from gateway.proxy.codec.budget import FloodGuard, Kind
 from gateway.proxy.codec.events import (
@@ -619,7 +619,10 @@ class Http2Server(_Http2):
         ended = event.stream_ended is not None
         begun: Event
         try:
-            begun = RequestReceived(stream, _request_head(event.headers, self._limits), ended)
+            head = _request_head(event.headers, self._limits)
+            if ended and int(field_value(head.fields, b"content-length") or 0):
+                raise _Malformed  # RFC 9113 section 8.1.1: it says that there is a body
+            begun = RequestReceived(stream, head, ended)
         except _TooLarge as error:
             self._guard.spend(Kind.OVERSIZED)
             begun = RequestRefused(stream, error.detail, error.abuse)

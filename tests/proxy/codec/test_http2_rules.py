@@ -254,6 +254,13 @@ def test_a_body_that_is_not_as_long_as_it_says_is_never_whole(
     assert not any(isinstance(event, Ended) for event in told)
 
 
+def test_a_head_that_ends_its_message_says_of_no_body(implementation: Implementation) -> None:
+    caller = Caller(implementation)
+    assert caller.send(caller.head(1, [*HEAD, (b"content-length", b"3")], ended=True)) == []
+    assert resets(caller.read()) == [(1, PROTOCOL_ERROR)]
+    assert isinstance(caller.request(3, [*HEAD, (b"content-length", b"0")], ended=True), RequestReceived)
+
+
 def test_bad_trailers_cost_their_stream(implementation: Implementation) -> None:
     caller = Caller(implementation)
     for stream, trailers in zip(itertools.count(1, 2), [[(b":path", b"/")], [(b"Upper", b"x")]], strict=False):

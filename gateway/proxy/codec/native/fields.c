@@ -128,10 +128,11 @@ static int add_pseudo(Connection *c, nghttp2_vec name, nghttp2_vec value)
     return 0;
 }
 
-/* One length, of digits (RFC 9110 section 8.6). */
+/* One length, of digits (RFC 9110 section 8.6), that nobody could read as octal. */
 static void take_length(const Module *module, Section *section, nghttp2_vec value)
 {
-    if (section->length >= 0 || value.len > 18 || !made_of(module, DIGIT, value.base, value.len)) {
+    bool zeros = value.len > 1 && value.base[0] == '0';
+    if (section->length >= 0 || value.len > 18 || zeros || !made_of(module, DIGIT, value.base, value.len)) {
         section->malformed = true;
         return;
     }
