@@ -165,7 +165,7 @@ def _request_head(headers: Fields, limits: _Limits) -> RequestHead:
         scheme not in (b"http", b"https")
         or not (path[:1] == b"/" or path == b"*")
         or _BAD_PATH.search(path)
-        or (protocol and method != b"CONNECT")
+        or (protocol and (method != b"CONNECT" or _METHOD.fullmatch(protocol) is None))
     ):
         raise _Malformed
     cookies = 0

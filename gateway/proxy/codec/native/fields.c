@@ -13,7 +13,7 @@ void fill_classes(unsigned char *classes)
             found |= TOKEN;
         if (digit || lower || mark)
             found |= LOWER;
-        if (c > ' ' && c != 0x7f)
+        if (c > ' ' && c != 0x7f && c != '#')
             found |= PATH;
         if (digit)
             found |= DIGIT;
