@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 PYTEST_ARGS ?= -n auto
+FUZZ_MINUTES ?= 1
+FUZZ_TARGETS ?= packet envelope http1-request http1-response http2-caller http2-agent policy members
+SOAK_MINUTES ?= 10
 
-.PHONY: demo test native lint schema bench wheel run clean
+.PHONY: demo test native lint schema bench wheel run fuzz soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
@@ -32,6 +35,15 @@ lint: $(VENV)/.dev
 
 schema: $(VENV)/.dev
 	$(BIN)/python tools/write-schema
+
+# Each target for so many minutes; what is found breaks off and lies in .fuzz/.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group fuzz
+	set -e; for target in $(FUZZ_TARGETS); do $(BIN)/python -m tests.fuzz $$target $(FUZZ_MINUTES); done
+
+soak: $(VENV)/.dev
+	tools/test-deps
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m tests.soak
 
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m bench

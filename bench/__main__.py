@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import certs, envoy, gateway, machine, memory, micro, naive, plot, process, report, rounds, table
+from bench import certs, envoy, gateway, machine, memory, micro, naive, overload, plot, process, report, rounds, table
 from bench.check import check
 from bench.plan import QUICK, Plan
 from bench.process import BenchFailure, Child
@@ -84,7 +84,16 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
         if gateway.GATEWAY in kinds:
             console.print("open event streams: ours")
             events = memory.events(gateway.GATEWAY, bench.launch, bench.agents, plan, bench.load_core)
-    return table.Measured(found, bodies, events)
+        flooded = {}
+        if gateway.GATEWAY in kinds:
+            console.print("four times the load: ours")
+            flooded = overload.measure(gateway.GATEWAY, bench.launch, plan, bench.load_core)
+        idle = {}
+        for kind in kinds:
+            if kind is not naive.NAIVE:
+                console.print(f"idle connections: {kind.name}")
+                idle[kind.name] = memory.idle(kind, bench.launch, plan, bench.load_core)
+    return table.Measured(found, bodies, events, idle, flooded)
 
 
 def main(

@@ -1,7 +1,8 @@
 """Eight agents and an OTLP sink in one process, cheap enough to share a core with the load.
 
 `python -m bench.agents` prints one line of JSON with its ports and serves until it is killed.
-``POST /run`` answers a small JSON document; ``/sse?interval_ms=I&n=N`` sends N events that carry the time of their
+``POST /run`` answers a small JSON document, ``/work?ms=I`` the same after so long;
+``/sse?interval_ms=I&n=N`` sends N events that carry the time of their
 sending (CLOCK_MONOTONIC, ns); ``/sink`` takes any body; ``/source?bytes=N`` gives one.
 """
 
@@ -69,6 +70,9 @@ class Agent(asyncio.Protocol):
         path, _, query = self._url.partition(b"?")
         if path == b"/run":
             self._transport.write(self._run)
+        elif path == b"/work":
+            delay_s = int(parse_qs(query)[b"ms"][0]) / 1000
+            asyncio.get_running_loop().call_later(delay_s, self._transport.write, self._run)
         elif path == b"/sink":
             self._transport.write(self._sunk)
         elif path == b"/source":

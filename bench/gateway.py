@@ -23,8 +23,8 @@ def prepare(site: Site) -> list[str]:
         },
         "listeners": [{"name": "mesh", "address": f"127.0.0.1:{site.port}", "clientAuth": "require"}],
         "admin": {"address": f"127.0.0.1:{site.admin}"},
-        # A thousand connections are made one after the other before the first is used.
-        "limits": {"headersTimeout": "60s"},
+        # Thousands of connections are made one after the other, from one address, before the first is used.
+        "limits": {"headersTimeout": "120s", "handshakesPerSecond": 10_000, "maxConnectionsPerAddress": 20_000},
         "policies": "policies",
         "members": "agents.yaml",
         "telemetry": {

@@ -61,6 +61,8 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.lost = False
+        self.retry_after_s = 0
+        """What the last answer that had a ``retry-after`` said."""
         self._transport: asyncio.Transport
         self._encoder = Encoder()
         self._decoder = Decoder()
@@ -170,6 +172,10 @@ class Http2Connection(asyncio.Protocol):
             if found is not None and not found.status:  # else trailers
                 status = int(block[0][1])
                 found.status = status if status >= 200 else 0
+                if status in (429, 503):
+                    for name, value, *_ in block:
+                        if name == b"retry-after":
+                            self.retry_after_s = int(value)
         elif kind == _DATA:
             self._on_data(stream, payload)
         elif kind == _WINDOW_UPDATE:

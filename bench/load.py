@@ -28,7 +28,7 @@ from bench.process import Watch
 
 _DRAIN_S = 10.0
 _STREAMS = 16
-"""Requests in flight on each HTTP/2 connection under closed-loop load."""
+"""As a rule, requests in flight on each HTTP/2 connection under closed-loop load."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -46,12 +46,12 @@ def _own_cpu_s() -> float:
 class _Closed:
     """A fixed number of requests in flight, until it is stopped."""
 
-    def __init__(self, connections: list[Connection]) -> None:
+    def __init__(self, connections: list[Connection], streams: int) -> None:
         self.statuses: Counter[int] = Counter()
         self.slots = [
             _Slot(self, connection, number * 37 % len(CONVERSATIONS))
             for number, connection in enumerate(
-                connection for connection in connections for _ in range(min(_STREAMS, connection.capacity))
+                connection for connection in connections for _ in range(min(streams, connection.capacity))
             )
         ]
         self.active = len(self.slots)
@@ -95,8 +95,10 @@ class _Slot:
             load.stopped.set_result(None)
 
 
-async def _closed(connections: list[Connection], warm_up_s: float, seconds: float, pid: int) -> dict[str, object]:
-    load = _Closed(connections)
+async def _closed(
+    connections: list[Connection], streams: int, warm_up_s: float, seconds: float, pid: int
+) -> dict[str, object]:
+    load = _Closed(connections, streams)
     statuses = load.statuses
     await asyncio.sleep(warm_up_s)
     watch = Watch(pid)
@@ -243,6 +245,7 @@ def closed(
     protocol: ProtocolName = "h2",
     certs: Certs = None,
     connections: Connections = 4,
+    streams: Annotated[int, typer.Option(help="Requests in flight on each HTTP/2 connection.")] = _STREAMS,
     warm_up: WarmUp = 1.0,
     seconds: Seconds = 5.0,
 ) -> None:
@@ -250,7 +253,7 @@ def closed(
 
     async def measure() -> dict[str, object]:
         opened = await connect(port, protocol, certs, connections)
-        return await _closed(opened, warm_up, seconds, pid)
+        return await _closed(opened, streams, warm_up, seconds, pid)
 
     gc.disable()
     print(json.dumps(uvloop.run(measure())))

@@ -1,4 +1,4 @@
-"""Long bodies and many open streams, each against a fresh process, so that no earlier peak hides growth."""
+"""Long bodies, many open streams, many idle connections: each against a fresh process, so that no peak hides growth."""
 
 from __future__ import annotations
 
@@ -44,6 +44,18 @@ def events(kind: Kind, launch: Launch, agents: list[int], plan: Plan, core: int 
             if protocol == "http/1.1":
                 results["direct"] = _sse(agents, pid, protocol, connections, plan, core)
     return results
+
+
+def idle(kind: Kind, launch: Launch, plan: Plan, core: int | None) -> Result:
+    """Many idle connections over HTTP/2, and others' requests beside them."""
+    with _warm(kind, launch, core) as proxy:
+        command = module(
+            "bench.idle",
+            *("--port", proxy.site.port, "--certs", proxy.site.certs, "--pid", proxy.child.pid),
+            *("--connections", plan.idle_connections, "--seconds", plan.idle_s),
+        )
+        result: Result = json.loads(run(command, core))
+    return result
 
 
 def _sse(

@@ -20,6 +20,22 @@ class Plan:
     body_bytes: int = 2**30
     sse_streams: int = 1000
     sse_s: float = 5.0
+    idle_connections: int = 10_000
+    idle_s: float = 5.0
+    flood_callers: int = 64
+    flood_warm_up_s: float = 5.0
+    """Until callers that were all turned away at first have come again."""
+    flood_s: float = 10.0
 
 
-QUICK = Plan(rounds=2, warm_up_s=0.5, closed_s=1.0, rate_s=1.5, body_bytes=2**28, sse_s=2.0)
+QUICK = Plan(
+    rounds=2,
+    warm_up_s=0.5,
+    closed_s=1.0,
+    rate_s=1.5,
+    body_bytes=2**28,
+    sse_s=2.0,
+    idle_connections=1000,
+    idle_s=2.0,
+    flood_s=4.0,
+)

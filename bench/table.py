@@ -57,12 +57,22 @@ class Measured:
     """By proxy, then by protocol and direction."""
     events: dict[str, Result] = field(default_factory=dict)
     """Ours only: by protocol, and ``direct`` for the way without it."""
+    idle: dict[str, Result] = field(default_factory=dict)
+    """By proxy."""
+    overload: Result = field(default_factory=dict)
+    """Ours only: the peak, and what became of four times as much, by callers' manners."""
 
 
 def rows(measured: Measured, plan: Plan) -> list[Row]:
     """The table of a run."""
     handoffs = _handoffs(measured.rounds) if measured.rounds else []
-    return [*handoffs, *_bodies(measured.bodies, plan), *_events(measured.events, plan)]
+    return [
+        *handoffs,
+        *_bodies(measured.bodies, plan),
+        *_events(measured.events, plan),
+        *_idle(measured.idle),
+        *_overload(measured.overload),
+    ]
 
 
 def _handoffs(rounds: list[dict[str, Result]]) -> list[Row]:
@@ -133,6 +143,35 @@ def _events(events: dict[str, Result], plan: Plan) -> list[Row]:
             judged = share == "p99" and protocol != "direct"
             targets = (_target("≤ 5 ms", cells[OURS].median, 5.0),) if judged else ()
             result.append(Row(f"SSE event passed on, {_way(protocol)}, {share}", "ms", cells, targets=targets))
+    return result
+
+
+def _overload(found: Result) -> list[Row]:
+    result = []
+    for manners in ("honouring", "ignoring") if found else ():
+        goodput, p99 = found[manners]["goodput_ratio"], found[manners]["p99_ratio"]
+        held_to = manners == "honouring"
+        for label, value, targets in (
+            ("goodput over the peak", goodput, (Target("≥ 0.8", goodput >= 0.8),)),
+            ("p99 over the unloaded one", p99, (_target("≤ 4", p99, 4.0),) if held_to else ()),
+        ):
+            cells = {OURS: _cell([value])}
+            result.append(Row(f"4 × the load, callers {manners} retry-after: {label}", "×", cells, targets=targets))
+    return result
+
+
+def _idle(idle: dict[str, Result]) -> list[Row]:
+    if not idle:
+        return []
+    count = next(iter(idle.values()))["connections"]
+    result = []
+    for label, unit, pick in (
+        ("RSS per idle mTLS connection", "KiB", lambda one: one["rss_per_connection"] / 1024),
+        (f"p99 without {count:,} idle connections", "ms", lambda one: one["p99_alone_ms"]),
+        (f"p99 beside {count:,} idle connections", "ms", lambda one: one["p99_beside_ms"]),
+    ):
+        cells = {name: _cell([pick(found)]) for name, found in idle.items()}
+        result.append(Row(label, unit, cells, _over(cells, ENVOY)))
     return result
 
 

@@ -54,6 +54,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     path: str = ""
     status: int = 0
     attempts: int = 0
+    repeated: bool = False
+    """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0
     bytes_out: int = 0
     duration_ms: float = 0.0

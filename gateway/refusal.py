@@ -39,12 +39,17 @@ class Reason(_Answer, Enum):
     CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)
     NOT_REGISTERED = _Answer("not-registered", 404, "You have no such registration", 5)
     METHOD_NOT_ALLOWED = _Answer("method-not-allowed", 405, "The method is not allowed here", 12)
+    REQUEST_TIMEOUT = _Answer("request-timeout", 408, "The request did not come in time", 4)
     NAME_TAKEN = _Answer("name-taken", 409, "The name is taken", 6)
     REPLAYED = _Answer("replayed", 409, "The packet was accepted before", 6)
+    IN_FLIGHT = _Answer("in-flight", 409, "The packet is under way", 10)
+    ID_CONFLICT = _Answer("id-conflict", 409, "Another packet has this id", 6)
+    OUTCOME_UNKNOWN = _Answer("outcome-unknown", 409, "What came of the packet is unknown", 9)
     BODY_TOO_LARGE = _Answer("body-too-large", 413, "The body is too large", 8)
     RATE_LIMITED = _Answer("rate-limited", 429, "The rule's rate is used up", 8)
     TOO_MANY_REGISTRATIONS = _Answer("too-many-registrations", 429, "There are too many registrations", 8)
     HEADERS_TOO_LARGE = _Answer("headers-too-large", 431, "The header section is too large", 8)
+    TUNNEL_REFUSED = _Answer("tunnel-refused", 501, "What is done once takes no tunnel", 12)
     UPSTREAM_RESET = _Answer("upstream-reset", 502, "The agent broke off", 14)
     UPSTREAM_MALFORMED = _Answer("upstream-malformed", 502, "The agent's answer is malformed", 13)
     NO_ELIGIBLE_AGENT = _Answer("no-eligible-agent", 503, "No eligible agent is ready", 14)
@@ -80,35 +85,27 @@ class _Problem(msgspec.Struct, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_GRPC = b"application/grpc"
+GRPC_CONTENT_TYPE = b"application/grpc"
 
 
-def answer(refusal: Refusal, *, content_type: bytes, flight_id: str, revision: str) -> tuple[ResponseHead, bytes]:
-    """The response to a refused request.
+def grpc_fields(refusal: Refusal) -> Fields:
+    """The status with which a gRPC call ends."""
+    reason = refusal.reason
+    message = quote(f"{reason.urn}: {refusal.detail}", safe=" :,.;'/()\"=-")  # grpc-message is percent-encoded
+    return [(b"grpc-status", b"%d" % reason.grpc_status), (b"grpc-message", message.encode("ascii"))]
+
+
+def problem(refusal: Refusal, flight_id: str, revision: str = "") -> bytes:
+    """The problem document (RFC 9457), on one line.
 
     Args:
         refusal: what to say.
-        content_type: the request's content type; gRPC callers get a trailers-only answer.
         flight_id: the packet's id, empty when it had none yet.
         revision: the snapshot's revision that decided, empty when none did.
 
     """
     reason = refusal.reason
-    fields: Fields = []
-    if flight_id:
-        fields.append((names.ID, names.sf_string(flight_id)))
-    if refusal.retry_after_s:
-        fields.append((b"retry-after", b"%d" % refusal.retry_after_s))
-    if content_type.startswith(_GRPC):
-        # gRPC over HTTP/2: "Trailers-Only" is one header block; grpc-message is percent-encoded.
-        message = quote(f"{reason.urn}: {refusal.detail}", safe=" :,.;'/()\"=-")
-        fields += [
-            (b"content-type", _GRPC),
-            (b"grpc-status", b"%d" % reason.grpc_status),
-            (b"grpc-message", message.encode("ascii")),
-        ]
-        return ResponseHead(200, fields), b""
-    body = _encode(
+    return _encode(
         _Problem(
             type=reason.urn,
             title=reason.title,
@@ -119,8 +116,30 @@ def answer(refusal: Refusal, *, content_type: bytes, flight_id: str, revision: s
             revision=revision,
         )
     )
+
+
+def answer(refusal: Refusal, *, content_type: bytes, flight_id: str, revision: str) -> tuple[ResponseHead, bytes]:
+    """The response to a refused request.
+
+    Args:
+        refusal: what to say.
+        content_type: the request's content type; gRPC callers get a trailers-only answer.
+        flight_id: as for `problem`.
+        revision: as for `problem`.
+
+    """
+    fields: Fields = []
+    if flight_id:
+        fields.append((names.ID, names.sf_string(flight_id)))
+    if refusal.retry_after_s:
+        fields.append((b"retry-after", b"%d" % refusal.retry_after_s))
+    if content_type.startswith(GRPC_CONTENT_TYPE):
+        # gRPC over HTTP/2: "Trailers-Only" is one header block.
+        fields += [(b"content-type", GRPC_CONTENT_TYPE), *grpc_fields(refusal)]
+        return ResponseHead(200, fields), b""
+    body = problem(refusal, flight_id, revision)
     fields += [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
     ]
-    return ResponseHead(reason.status, fields), body
+    return ResponseHead(refusal.reason.status, fields), body

@@ -74,6 +74,7 @@ class RunningGateway:
     tls_port: int
     plain_port: int
     admin_port: int
+    admin_scheme: str = "http"
 
     @property
     def url(self) -> str:
@@ -84,7 +85,8 @@ class RunningGateway:
         return f"http://127.0.0.1:{self.plain_port}"
 
     def admin(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5)
+        url = f"{self.admin_scheme}://127.0.0.1:{self.admin_port}{path}"
+        return httpx.get(url, timeout=5, verify=client_context(self.certs, None))
 
     def client(self, name: str | None = "planner", *, http2: bool = False) -> httpx.Client:
         return httpx.Client(
@@ -115,6 +117,22 @@ class RunningGateway:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
+
+    def start_again(self) -> None:
+        """Start it once more, after it has ended, with the same files and ports."""
+        self.spawn()
+        eventually(self.ready, 40)
+
+    def spawn(self) -> None:
+        """Start another process, which is this gateway's from now on."""
+        self.process = _spawn(self.folder)
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        try:
+            return self.admin("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def stop(self) -> int:
         if self.process.poll() is None:
@@ -179,10 +197,25 @@ class ConfigMap:
 StartGateway = Callable[..., RunningGateway]
 
 
+def _spawn(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "stderr.log").open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
+            stdout=errors,
+            stderr=errors,
+        )
+
+
 def launch(
-    folder: Path, certs: Path, agents: list[dict[str, Any]], *, policy: dict[str, Any] = POLICY, **spec: Any
+    folder: Path,
+    certs: Path,
+    agents: list[dict[str, Any]],
+    *,
+    policy: dict[str, Any] = POLICY,
+    admin_spec: dict[str, Any] | None = None,
+    **spec: Any,
 ) -> RunningGateway:
-    """Start ``phoenixflight run`` over `agents`; `spec` adds to the Gateway document."""
+    """Start ``phoenixflight run`` over `agents`; `spec` adds to the Gateway document, `admin_spec` to its `admin`."""
     ports = [free_port() for _ in range(3)]
     document = {
         "apiVersion": "phoenixflight.io/v1",
@@ -207,7 +240,7 @@ def launch(
                     "assumedPrincipal": "spiffe://mesh.local/ns/agents/sa/local",
                 },
             ],
-            "admin": {"address": f"127.0.0.1:{ports[2]}"},
+            "admin": {"address": f"127.0.0.1:{ports[2]}", **(admin_spec or {})},
             "policies": "policies",
             "members": "agents.yaml",
             "telemetry": {"accessLog": "access.log"},
@@ -219,23 +252,10 @@ def launch(
     (folder / "gateway.yaml").write_text(yaml.safe_dump(document))
     write_agents(folder, agents)
     write_policy(folder, "test", policy)
-    with (folder / "stderr.log").open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
-            stdout=errors,
-            stderr=errors,
-        )
-    running = RunningGateway(process, folder, certs, *ports)
-
-    def ready() -> bool:
-        assert running.process.poll() is None, running.log()
-        try:
-            return running.admin("/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
+    process = _spawn(folder)
+    running = RunningGateway(process, folder, certs, *ports, "https" if (admin_spec or {}).get("tls") else "http")
     try:
-        eventually(ready, 20)
+        eventually(running.ready, 40)
     except BaseException:
         process.kill()
         process.wait()

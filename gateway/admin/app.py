@@ -1,14 +1,12 @@
-"""The admin application and its server."""
+"""The admin application."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from datetime import datetime
+import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -59,6 +57,7 @@ def make_app(gateway: Gateway) -> Starlette:
         return JSONResponse(
             {
                 "version": __version__,
+                "pid": os.getpid(),
                 "http2": HTTP2_IMPLEMENTATION,
                 "compiled": not str(exchange.__file__).endswith(".py"),
                 "event_loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
@@ -71,8 +70,10 @@ def make_app(gateway: Gateway) -> Starlette:
                 "warnings": told.warnings,
                 "history": [_event(event) for event in told.history],
                 "certificates_since": _text(told.certificates_since),
+                "certificates": gateway.tls.status(datetime.now(UTC)),
                 "shared_replay": (gateway.shared.replay.trouble or "ok") if gateway.config.redis else None,
                 "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
+                "shared_ledger": (gateway.shared.ledger.trouble or "ok") if gateway.config.redis else None,
                 "membership": gateway.membership.status(),
             }
         )
@@ -90,28 +91,3 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/explain", explain_endpoint(gateway)),
         ]
     )
-
-
-class AdminServer:
-    """Hypercorn on the admin address, in the gateway's own loop."""
-
-    def __init__(self, gateway: Gateway, address: tuple[str, int]) -> None:
-        self._app = make_app(gateway)
-        self._config = Config()
-        host, port = address
-        self._config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
-        self._config.accesslog = None
-        self._config.errorlog = logging.getLogger("hypercorn.error")
-
-    async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`.
-
-        Raises:
-            OSError: the address cannot be bound.
-
-        """
-
-        async def stopped() -> None:
-            await stop.wait()
-
-        await serve(self._app, self._config, shutdown_trigger=stopped)  # type: ignore[arg-type]

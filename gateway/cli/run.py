@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ import typer
 
 from gateway.control.config import load_config
 from gateway.control.gateway import Gateway
+from gateway.control.supervisor import Supervisor
 from gateway.control.tls import TlsError
+from gateway.control.worker import Inherited
 from gateway.documents import DocumentError
 
 GC_THRESHOLD = 50_000
@@ -22,30 +25,50 @@ DEFAULT_CONFIG = Path("config/gateway.yaml")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The Gateway document.")]
 
 
-def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run the gateway until SIGTERM, which drains it.  Exit 2: something in its files is wrong."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    worker: Annotated[str | None, typer.Option(hidden=True, help="What a supervisor gives its workers.")] = None,
+) -> None:
+    """Run the gateway until SIGTERM, which drains it; a second one ends it at once.
+
+    Exit 0: nothing was cut off.  1: something was, or it could not start.  2: something in its files is wrong.
+    """
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    if worker is not None:
+        form = f"[%(process)d] {form}"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            clean = runner.run(_serve(config))
+            code = runner.run(_serve(config, Inherited.read(worker) if worker is not None else None))
     except (DocumentError, TlsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     except OSError as error:
         typer.echo(f"cannot start: {error}", err=True)
         raise typer.Exit(1) from None
-    raise typer.Exit(0 if clean else 1)
+    raise typer.Exit(code)
 
 
-async def _serve(path: Path) -> bool:
-    gateway = Gateway(load_config(path))
+async def _serve(path: Path, inherited: Inherited | None) -> int:
+    config = load_config(path)
+    if config.workers > 1 and inherited is None:
+        return await Supervisor(path, config).run()
+    gateway = Gateway(config, inherited)
     # What is loaded by now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     # Requests make few cycles and the values that travel are untracked; collect after many allocations, not 700.
     gc.set_threshold(GC_THRESHOLD)
-    return await gateway.run()
+    return 0 if await gateway.run() else 1
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open sockets as the system lets us: the usual soft limit is 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -5,28 +5,35 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from gateway.admin.access import is_loopback, read_token
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
+    DocumentError,
     Duration,
     ErrorAt,
     Metadata,
     Name,
+    Problem,
     Spec,
     refuse_duplicates,
     single,
 )
 from gateway.identity import PrincipalPattern, SpiffeId, parse_principal_pattern, parse_spiffe_id
 from gateway.leases import LeaseSpec
+from gateway.ledger import LedgerSpec
 from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
+from gateway.overload import OverloadSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
+Principals = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
 
 
 class Identity(Spec):
@@ -35,6 +42,8 @@ class Identity(Spec):
     certificate: Path
     key: Path
     trust_bundle: Path
+    crl: Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
+    """Revocation lists, PEM (one or more in a file) or DER.  Where there is one, each root of the bundle needs one."""
 
 
 class CertificateAuthority(Spec):
@@ -73,6 +82,21 @@ class Admin(Spec):
     """The admin port."""
 
     address: Address = ("127.0.0.1", 9901)
+    tls: bool = False
+    """``true`` shows spec.identity, and asks callers for their certificates."""
+    allow: tuple[Principals, ...] = ()
+    """Whose certificates let them ask everything."""
+    token_file: Path | None = None
+    """A file with the bearer token of those who may, too."""
+
+    @model_validator(mode="after")
+    def _others_have_to_prove_who_they_are(self) -> Admin:
+        if self.allow and not self.tls:
+            raise ErrorAt("callers are known by their certificates, and that takes tls: true", "allow")
+        if not (is_loopback(self.address[0]) or self.allow or self.token_file):
+            message = "others reach this address: it takes tls: true with allow (principals), or a tokenFile"
+            raise ErrorAt(message, "address")
+        return self
 
 
 def _http_url(text: str) -> str:
@@ -102,40 +126,101 @@ class TelemetrySpec(Spec):
 class Limits(Spec):
     """Bounds; each says what happens when it is reached."""
 
+    max_connections: int = Field(default=20_000, ge=1)
+    """Of callers, on each listener; beyond it new ones are closed when they are accepted."""
+    max_connections_per_address: int = Field(default=10_000, ge=1)
+    """The same for an IPv4 address, or an IPv6 network of 64 bits."""
+    max_handshakes_per_address: int = Field(default=256, ge=1)
+    """TLS handshakes under way; beyond it new connections from there are closed when they are accepted."""
+    handshakes_per_second: float = Field(default=100.0, gt=0)
+    """New ones from an address, 5 seconds' worth of them at once; beyond it the same."""
+    handshake_timeout_s: Annotated[Duration, Field(alias="handshakeTimeout", gt=0)] = 10.0
+    """From a connection's start to the end of its TLS handshake; then it is closed."""
     headers_timeout_s: Annotated[Duration, Field(alias="headersTimeout", gt=0)] = 10.0
-    """From a connection's start to its first whole request head; then it is closed."""
+    """From then to its first whole request head, and from any later head's start to its end; then it is closed."""
     idle_timeout_s: Annotated[Duration, Field(alias="idleTimeout", gt=0)] = 300.0
     """A caller's connection without a request; then it is closed."""
+    max_connection_age_s: Annotated[Duration, Field(alias="maxConnectionAge", gt=0)] = 3600.0
+    """A caller's connection, 10 % more or less by chance; then it is asked to end, and does when its open requests are
+    done, however long they take."""
     connect_timeout_s: Annotated[Duration, Field(alias="connectTimeout", gt=0)] = 5.0
     """TCP and TLS to an agent; then the next agent is tried."""
     upstream_idle_timeout_s: Annotated[Duration, Field(alias="upstreamIdleTimeout", gt=0)] = 60.0
     """An unused connection to an agent; then it is closed."""
+    upstream_max_connection_age_s: Annotated[Duration, Field(alias="upstreamMaxConnectionAge", gt=0)] = 3600.0
+    """A connection to an agent, likewise."""
+    upstream_ping_after_s: Annotated[Duration, Field(alias="upstreamPingAfter", gt=0)] = 330.0
+    """An HTTP/2 agent with requests under way that says nothing for so long is asked for a sign of life.  gRPC servers
+    take one in less than five minutes for abuse."""
+    upstream_ping_timeout_s: Annotated[Duration, Field(alias="upstreamPingTimeout", gt=0)] = 20.0
+    """How long it has to give one; then the connection is lost."""
+    body_timeout_s: Annotated[Duration, Field(alias="bodyTimeout", gt=0)] = 30.0
+    """Until a request's answer begins: how long nothing of its body may come; then 408."""
+    min_body_rate: float = Field(default=32, ge=0)
+    """Bytes a second that a body comes with at least, on average, once it has taken `bodyTimeout`; else 408.  Counted
+    until the answer begins, and not for gRPC."""
+    response_timeout_s: Annotated[Duration, Field(alias="responseTimeout", gt=0)] = 300.0
+    """From the whole request to the head of the agent's answer; then 504."""
+    stream_idle_timeout_s: Annotated[Duration, Field(alias="streamIdleTimeout", gt=0)] = 300.0
+    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended."""
+    max_stream_duration_s: Annotated[Duration | None, Field(alias="maxStreamDuration", gt=0)] = None
+    """A request with its answer, however lively; then it is ended.  Without one, a live stream lives on."""
+    sse_keep_alive_s: Annotated[Duration | None, Field(alias="sseKeepAlive", gt=0)] = None
+    """After so much silence a stream of events gets a comment.  Without one, it gets none."""
     max_timeout_s: Annotated[Duration, Field(alias="maxTimeout", gt=0)] = 600.0
     """Caps ``flight-timeout``."""
     max_header_bytes: int = Field(default=65536, ge=1024)
     """A request's header section; beyond it 431."""
+    max_body_bytes: int | None = Field(default=None, ge=1)
+    """A request's body; beyond it 413.  Without a bound, bodies of any length go through, for none is held."""
     max_headers: int = Field(default=100, ge=16)
     """Fields in a header section; beyond it 431."""
-    max_concurrent_streams: int = Field(default=256, ge=1)
+    max_concurrent_streams: int = Field(default=128, ge=1)
     """Per HTTP/2 connection of a caller; announced in SETTINGS."""
     max_connections_per_agent: int = Field(default=256, ge=1)
     """Beyond it packets wait."""
     max_pending_per_agent: int = Field(default=1024, ge=1)
-    """Packets that wait for a connection; beyond it 503 overloaded."""
+    """Packets that wait for a connection; beyond it one of the caller with the most of them gets 503 overloaded."""
+    max_in_flight_per_agent: int = Field(default=10_000, ge=1)
+    """Packets that an agent has or that wait for it; beyond it 503 overloaded."""
+    max_in_flight_per_capability: int = Field(default=100_000, ge=1)
+    """The same over all agents, by what the packets ask for; beyond it 503 overloaded."""
+    max_pending_per_capability: int = Field(default=10_000, ge=1)
+    """Of these, those that wait for a connection; beyond it 503 overloaded."""
+    drain_delay_s: Annotated[Duration, Field(alias="drainDelay", ge=0)] = 0.0
+    """On SIGTERM, how long everything goes on as before but ``/readyz``: what a balancer needs to look elsewhere."""
     drain_timeout_s: Annotated[Duration, Field(alias="drainTimeout", gt=0)] = 30.0
-    """On SIGTERM, how long open exchanges may go on."""
+    """After that delay, how long open exchanges may go on; then they are cut off."""
+
+
+class RetrySpec(Spec):
+    """When a packet that an agent failed is sent to another; see docs/retries.md."""
+
+    attempts: int = Field(default=3, ge=1, le=10)
+    """How often a packet is sent at most; 1 turns retries off."""
+    budget_percent: int = Field(default=20, ge=0, le=100)
+    """Of the packets under way, how many may be retries."""
+    budget_floor: int = Field(default=3, ge=0)
+    """So many may be, however few packets there are."""
+    backoff_s: Annotated[Duration, Field(alias="backoff", gt=0)] = 0.025
+    """The most that a first retry waits; the later ones twice as long each, up to ten times."""
 
 
 def _redis_url(text: str) -> str:
+    # What is wrong with it is told without it: there may be a password in it.
     if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(f"expected a redis://, rediss:// or unix:// URL, not {text[:80]!r}")
+        raise ValueError("expected a redis://, rediss:// or unix:// URL")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("the URL has no port where one should be; a password is to be percent-encoded") from None
     return text
 
 
 class RedisSpec(Spec):
     """The Redis or Valkey that replicas share."""
 
-    url: Annotated[str, AfterValidator(_redis_url)]
+    url: Annotated[str, AfterValidator(_redis_url), Field(repr=False)]
 
 
 class ReloadSpec(Spec):
@@ -160,6 +245,10 @@ class GatewaySpec(Spec):
     identity: Identity | None = None
     listeners: Annotated[tuple[ListenerSpec, ...], Field(min_length=1)]
     admin: Admin = Admin()
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share the listeners; more than one takes a Redis, for what they have to agree on."""
+    reuse_port: bool = False
+    """Let another gateway of the same user listen on the same addresses, so that it can take over (SO_REUSEPORT)."""
     policies: Path
     members: Path
     kubernetes: KubernetesSpec | None = None
@@ -169,22 +258,26 @@ class GatewaySpec(Spec):
     ring: RingSpec = RingSpec()
     leases: LeaseSpec = LeaseSpec()
     """How long conversations stay where they are."""
+    ledger: LedgerSpec = LedgerSpec()
+    """Which capabilities are done once."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
+    retries: RetrySpec = RetrySpec()
+    """When packets are sent once more."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, and who has registered; without
-    one, each replica knows its own."""
-    trusted_hops: tuple[
-        Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))], ...
-    ] = ()
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
+    registered; without one, each replica knows its own."""
+    trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None
     """The CA that signs for ``*.flight.internal`` inside CONNECT tunnels; without one there are no tunnels."""
     telemetry: TelemetrySpec = TelemetrySpec()
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
+    overload: OverloadSpec = OverloadSpec()
+    """How much is taken on, and what happens beyond it."""
 
     @field_validator("listeners")
     @classmethod
@@ -193,11 +286,16 @@ class GatewaySpec(Spec):
         return listeners
 
     @model_validator(mode="after")
-    def _tls_has_an_identity(self) -> GatewaySpec:
+    def _parts_fit_together(self) -> GatewaySpec:
         for index, listener in enumerate(self.listeners):
             if listener.tls and self.identity is None:
                 message = "a TLS listener needs spec.identity: certificate, key and trustBundle"
                 raise ErrorAt(message, "listeners", index)
+        if self.workers > 1 and self.redis is None:
+            message = "workers share signatures, conversations and registrations in a Redis: it takes spec.redis"
+            raise ErrorAt(message, "workers")
+        if self.admin.tls and self.identity is None:
+            raise ErrorAt("TLS needs spec.identity: certificate, key and trustBundle", "admin", "tls")
         return self
 
 
@@ -234,12 +332,15 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / identity.certificate,
             key=base / identity.key,
             trust_bundle=base / identity.trust_bundle,
+            crl=tuple(base / file for file in identity.crl),
         )
     if spec.connect_authority is not None:
         authority = spec.connect_authority
         changes["connect_authority"] = CertificateAuthority(
             certificate=base / authority.certificate, key=base / authority.key
         )
+    if spec.admin.token_file is not None:
+        changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
     files: dict[str, object] = {}
     if spec.telemetry.access_log not in ("stdout", "none"):
         files["access_log"] = str(base / spec.telemetry.access_log)
@@ -247,3 +348,11 @@ def load_config(path: Path) -> GatewaySpec:
         files["recording"] = base / spec.telemetry.recording
     changes["telemetry"] = spec.telemetry.model_copy(update=files)
     return spec.model_copy(update=changes)
+
+
+def _checked_token(path: Path) -> Path:
+    try:
+        read_token(path)
+    except (OSError, ValueError) as error:
+        raise DocumentError([Problem(str(path), 1, 1, f"the admin token cannot be used: {error}")]) from None
+    return path

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+import socket
 import ssl
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from gateway.admin.app import AdminServer
+from gateway.admin.access import Access
+from gateway.admin.app import make_app
+from gateway.admin.server import AdminServer
 from gateway.control import snapshot as snapshots
-from gateway.control.config import GatewaySpec, ListenerSpec
+from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
 from gateway.control.reload import (
     GATHER_S,
@@ -27,17 +32,27 @@ from gateway.control.reload import (
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
+from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
+from gateway.overload import Caps
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
+from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.retries import RetryLimits
+from gateway.proxy.sockets import listening
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.routing import Agent
+from gateway.telemetry.counters import Counters, Reading
+from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
@@ -48,8 +63,8 @@ log = logging.getLogger(__name__)
 class Gateway:
     """Owns the data plane, the admin port and the watcher."""
 
-    def __init__(self, config: GatewaySpec) -> None:
-        """Read and check everything.
+    def __init__(self, config: GatewaySpec, inherited: Inherited | None = None) -> None:
+        """Read and check everything; `inherited` makes it one worker of several.
 
         Raises:
             DocumentError: policies or members are not valid.
@@ -57,6 +72,7 @@ class Gateway:
 
         """
         self.config = config
+        self._inherited = inherited
         self._changed = asyncio.Event()
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
@@ -74,7 +90,9 @@ class Gateway:
         self.status = Status(self._snapshot.revision, now, loaded.sources.files, told(loaded.warnings), now)
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
+        _log_lists(self._tls)
         self.metrics = Metrics()
+        self.metrics.certificate_ends = lambda: self._tls.ends()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(
@@ -88,17 +106,50 @@ class Gateway:
             )
         )
         self.metrics.registry.register(self.member_metrics)
+        self.metrics.registry.register(OverloadMetrics(lambda: self.plane))
+        self.metrics.registry.register(
+            Counters(
+                (
+                    Reading(
+                        "phoenixflight_connection_clocks",
+                        "Connections that a clock has ended, or asked to end, by whose they were.",
+                        ("side", "clock"),
+                        self._clocks,
+                    ),
+                    Reading(
+                        "phoenixflight_retries",
+                        "Packets that an agent failed, by how, and by what came of asking another.",
+                        ("reason", "outcome"),
+                        self._retries,
+                    ),
+                )
+            )
+        )
         self.recent = Recent()
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
+        self._force = asyncio.Event()
         self._files_changed = False
         self._insisted = False
+
+    @property
+    def tls(self) -> TlsContexts:
+        """What new connections begin with."""
+        return self._tls
 
     @property
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    def _clocks(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.lifetimes.counts if self.plane is not None else {}
+        return {(side, clock.value): count for (side, clock), count in counts.items()}
+
+    def _retries(self) -> dict[tuple[str, str], int]:
+        counts = self.plane.retries.counts if self.plane is not None else {}
+        return {(cause.value, fate.value): count for (cause, fate), count in counts.items()}
 
     def _migrations(self) -> dict[str, int]:
         outcomes = self.plane.placement.migrations.outcomes if self.plane is not None else {}
@@ -135,44 +186,110 @@ class Gateway:
             upstream_limits=UpstreamLimits(
                 connect_timeout_s=limits.connect_timeout_s,
                 idle_timeout_s=limits.upstream_idle_timeout_s,
+                max_age_s=limits.upstream_max_connection_age_s,
+                ping_after_s=limits.upstream_ping_after_s,
+                ping_timeout_s=limits.upstream_ping_timeout_s,
                 max_connections=limits.max_connections_per_agent,
                 max_pending=limits.max_pending_per_agent,
+                max_in_flight=limits.max_in_flight_per_agent,
             ),
+            caps=Caps(limits.max_in_flight_per_capability, limits.max_pending_per_capability),
+            clocks=Clocks(
+                body_s=limits.body_timeout_s,
+                body_rate=limits.min_body_rate,
+                response_s=limits.response_timeout_s,
+                idle_s=limits.stream_idle_timeout_s,
+                ceiling_s=limits.max_stream_duration_s,
+                keep_alive_s=limits.sse_keep_alive_s,
+            ),
+            retries=RetryLimits(
+                attempts=config.retries.attempts,
+                budget_percent=config.retries.budget_percent,
+                budget_floor=config.retries.budget_floor,
+                backoff_s=config.retries.backoff_s,
+            ),
+            max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
+            overload=config.overload,
         )
         plane.snapshot = self._snapshot
+        if config.ledger.capabilities:
+            once = plane.once = OnceOnly(loop, self.shared.ledger, config.ledger, telemetry.defect)
+            self.metrics.registry.register(
+                LedgerMetrics(
+                    lambda: {event.value: count for event, count in once.counts.items()},
+                    lambda: once.ledger.entries,
+                    lambda: once.ledger.size,
+                )
+            )
+        plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
+        self.metrics.tasks = lambda: len(asyncio.all_tasks(loop))
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._insist)
+        if self._inherited is not None:
+            loop.add_reader(0, self._orphaned)
+        admin = self._admin()
         await plane.start()
         self._changed.set()  # the files' agents are to be followed from now on, not only once something changes
         try:
             async with asyncio.TaskGroup() as tasks:
                 stop_admin = asyncio.Event()
-                admin = AdminServer(self, config.admin.address)
                 tasks.create_task(admin.serve(stop_admin))
-                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run()
+                lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
-                log.info("ready: %s; revision %s", where, self._snapshot.revision)
+                log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
                 await self._stop.wait()
                 self.ready = False
-                log.info("draining")
-                clean = await plane.stop(limits.drain_timeout_s)
+                log.info("not ready any more; draining in %g s", limits.drain_delay_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._force.wait(), limits.drain_delay_s)
+                log.info("draining for at most %g s", limits.drain_timeout_s)
+                clean = await plane.stop(limits.drain_timeout_s, self._force)
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
                 await self.shared.close()
                 stop_admin.set()
         finally:
-            telemetry.close()
-        log.info("stopped" if clean else "stopped: the drain timeout cut off open exchanges")
+            await telemetry.close(self._force)
+        why = "a second signal" if self._force.is_set() else "the drain timeout"
+        log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def stop(self) -> None:
+        """Drain and end; the second time, end at once."""
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
+
+    def _orphaned(self) -> None:
+        """Standard input has ended: the supervisor is gone, and with it whoever would replace this worker."""
+        asyncio.get_running_loop().remove_reader(0)
+        if not self._stop.is_set():
+            log.error("the supervisor is gone")
+            self.stop()
+
+    def _admin(self) -> AdminServer:
+        """The admin port's server.
+
+        Raises:
+            OSError: the address cannot be bound.
+
+        """
+        if self._inherited is not None:
+            return AdminServer(make_app(self), [socket.socket(fileno=self._inherited.admin)])
+        spec = self.config.admin
+        sockets = listening(*spec.address, reuse_port=self.config.reuse_port)
+        access = Access(spec.allow, spec.token_file)
+        context = (lambda: self._tls.server(ClientAuth.OPTIONAL)) if spec.tls else None
+        return AdminServer(make_app(self), sockets, access=access, context=context)
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
         limits = self.config.limits
@@ -188,12 +305,22 @@ class Gateway:
             port=port,
             context=context,
             assumed_principal=spec.assumed_principal,
+            sockets=self._inherited.sockets(spec.name) if self._inherited is not None else (),
+            reuse_port=self.config.reuse_port,
             limits=DownstreamLimits(
+                handshake_timeout_s=limits.handshake_timeout_s,
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
+                max_age_s=limits.max_connection_age_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_headers=limits.max_headers,
                 max_concurrent_streams=limits.max_concurrent_streams,
+                arrivals=ArrivalLimits(
+                    max_connections=limits.max_connections,
+                    max_connections_per_address=limits.max_connections_per_address,
+                    max_handshakes_per_address=limits.max_handshakes_per_address,
+                    handshakes_per_second=limits.handshakes_per_second,
+                ),
             ),
         )
 
@@ -264,6 +391,12 @@ class Gateway:
         if self.plane is not None:
             self.plane.snapshot = snapshot
 
+    def _put_in_use(self, tls: TlsContexts) -> None:
+        self._tls = tls
+        if self.plane is not None:
+            self.plane.revoke(tls.revoked)
+        _log_lists(tls)
+
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
         now = datetime.now(UTC)
@@ -272,7 +405,7 @@ class Gateway:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
         if found.tls is not None:
-            self._tls = found.tls
+            self._put_in_use(found.tls)
             status.certificates_since = now
         if found.loaded is not None:
             self._loaded = found.loaded
@@ -291,6 +424,12 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _log_lists(tls: TlsContexts) -> None:
+    warnings = tls.warnings(datetime.now(UTC))
+    if warnings:
+        log.warning("certificates:\n%s", "\n".join(warnings))
 
 
 def _log_warnings(status: Status) -> None:

@@ -8,6 +8,7 @@ from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.control.config import GatewaySpec
 from gateway.documents import DocumentError, Problem
 from gateway.leases import LeaseMemory, LeaseTable
+from gateway.ledger import Ledger, LedgerMemory
 from gateway.membership.registration_store import RegistrationMemory, RegistrationStore
 
 
@@ -20,12 +21,15 @@ class Shared(NamedTuple):
     """Where conversations are."""
     registrations: RegistrationStore
     """Which agents have registered themselves."""
+    ledger: Ledger
+    """What was done that is done once."""
 
     async def close(self) -> None:
         """Ask no more."""
         await self.replay.close()
         await self.leases.close()
         await self.registrations.close()
+        await self.ledger.close()
 
 
 def shared(config: GatewaySpec) -> Shared:
@@ -36,13 +40,16 @@ def shared(config: GatewaySpec) -> Shared:
 
     """
     if config.redis is None:
-        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory())
+        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory(), LedgerMemory(config.ledger))
     try:
         from gateway.admission.redis_replay import RedisReplay
         from gateway.leases.redis_leases import RedisLeases
+        from gateway.ledger.redis_ledger import RedisLedger
         from gateway.membership.redis_registration import RedisRegistrations
     except ImportError:
         message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
         raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
     url = config.redis.url
-    return Shared(RedisReplay(url), RedisLeases(url, config.leases), RedisRegistrations(url))
+    return Shared(
+        RedisReplay(url), RedisLeases(url, config.leases), RedisRegistrations(url), RedisLedger(url, config.ledger)
+    )

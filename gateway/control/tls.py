@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,11 +15,14 @@ from cryptography import x509
 from gateway.control.certs_dev import Authority
 from gateway.control.config import CertificateAuthority, ClientAuth, Identity
 from gateway.control.files import read_settled
+from gateway.control.revocations import Revocations
 from gateway.documents import DocumentError
 from gateway.routing import Agent, Protocol
 
 MAX_TUNNEL_CONTEXTS = 256
 TUNNEL_CERTIFICATE_DAYS = 1.0
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
+"""What is spoken in TLS 1.2; keys of less than 112 bits of security (RSA below 2048) are none."""
 
 
 class TlsError(Exception):
@@ -26,7 +31,9 @@ class TlsError(Exception):
 
 def tls_files(identity: Identity | None, authority: CertificateAuthority | None) -> tuple[Path, ...]:
     """The certificates and keys that are configured."""
-    own = (identity.certificate, identity.key, identity.trust_bundle) if identity is not None else ()
+    own: tuple[Path, ...] = ()
+    if identity is not None:
+        own = (identity.certificate, identity.key, identity.trust_bundle, *identity.crl)
     return own + ((authority.certificate, authority.key) if authority is not None else ())
 
 
@@ -48,6 +55,7 @@ class TlsContexts:
         self._tunnels: OrderedDict[str, ssl.SSLContext] = OrderedDict()
         self._servers: dict[ClientAuth, ssl.SSLContext] = {}
         self._clients: dict[Protocol, ssl.SSLContext] = {}
+        self._revocations: Revocations | None = None
         self.not_after: datetime | None = None
         """When the gateway's own certificate ends."""
         if authority is not None:
@@ -60,12 +68,15 @@ class TlsContexts:
         try:
             certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
             self.not_after = certificate.not_valid_after_utc
+            if identity.crl:
+                roots = x509.load_pem_x509_certificates(identity.trust_bundle.read_bytes())
+                self._revocations = Revocations.load(identity.crl, roots, datetime.now(UTC))
             for auth in ClientAuth:
                 self._servers[auth] = self._server(identity, auth)
             for protocol in (Protocol.HTTP1, Protocol.H2):
                 self._clients[protocol] = self._client(identity, protocol)
         except (OSError, ValueError) as error:
-            names = f"{identity.certificate}, {identity.key}, {identity.trust_bundle}"
+            names = ", ".join(map(str, tls_files(identity, None)))
             raise TlsError(f"identity ({names}): {error}") from None
 
     @classmethod
@@ -85,18 +96,53 @@ class TlsContexts:
     def _server(self, identity: Identity, auth: ClientAuth) -> ssl.SSLContext:
         context = _server_context()
         context.load_cert_chain(identity.certificate, identity.key)
-        context.load_verify_locations(identity.trust_bundle)
+        self._trust(context, identity)
         context.verify_mode = ssl.CERT_REQUIRED if auth is ClientAuth.REQUIRE else ssl.CERT_OPTIONAL
         return context
 
     def _client(self, identity: Identity, protocol: Protocol) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        _only_modern(context)
         context.check_hostname = False  # an SVID names a workload, not a host; the SPIFFE id is checked instead
         context.load_cert_chain(identity.certificate, identity.key)
-        context.load_verify_locations(identity.trust_bundle)
+        self._trust(context, identity)
         context.set_alpn_protocols(["h2"] if protocol is Protocol.H2 else ["http/1.1"])
         return context
+
+    def _trust(self, context: ssl.SSLContext, identity: Identity) -> None:
+        context.load_verify_locations(identity.trust_bundle)
+        if self._revocations is None:
+            return
+        with _file(self._revocations.pem) as name:
+            context.load_verify_locations(name)
+        # The whole chain: a list that names an intermediate CA is to end what that one vouches for.
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+
+    @property
+    def revoked(self) -> frozenset[bytes] | None:
+        """The marks of certificates that are revoked; ``None`` where no lists are configured."""
+        return self._revocations.revoked if self._revocations is not None else None
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:
+        """What is wrong with the revocation lists in use at `now`."""
+        return self._revocations.warnings(now) if self._revocations is not None else ()
+
+    def ends(self) -> dict[tuple[str, str], float]:
+        """When the gateway's own certificate ends, and each list: seconds since the epoch, by kind and name."""
+        ends = {("own", "identity"): self.not_after.timestamp()} if self.not_after is not None else {}
+        for each in self._revocations.lists if self._revocations is not None else ():
+            if each.ends is not None:
+                ends["crl", each.issuer] = each.ends.timestamp()
+        return ends
+
+    def status(self, now: datetime) -> dict[str, object]:
+        """JSON values for ``/status``."""
+        lists = self._revocations.lists if self._revocations is not None else ()
+        return {
+            "not_after": self.not_after.isoformat() if self.not_after is not None else None,
+            "revocation_lists": [each.status(now) for each in lists],
+            "warnings": self.warnings(now),
+        }
 
     def server(self, auth: ClientAuth) -> ssl.SSLContext:
         """For the next caller."""
@@ -129,20 +175,35 @@ class TlsContexts:
     def _tunnel(self, host: str, authority: Authority) -> ssl.SSLContext:
         context = _server_context()
         pair = authority.issue(datetime.now(UTC), dns=[host], days=TUNNEL_CERTIFICATE_DAYS)
-        with tempfile.NamedTemporaryFile() as file:  # the ssl module loads keys from files only; this one is 0600
-            file.write(b"".join(pair))
-            file.flush()
-            context.load_cert_chain(file.name)
+        with _file(b"".join(pair)) as name:
+            context.load_cert_chain(name)
         if self._identity is not None:
-            context.load_verify_locations(self._identity.trust_bundle)
+            self._trust(context, self._identity)
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
 
+@contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """A file for as long as OpenSSL reads it, 0600: the ssl module takes keys and lists from files only."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
+
+
+def _only_modern(context: ssl.SSLContext) -> None:
+    # RFC 9325 section 4.2: forward secrecy and AEAD, nothing else.  TLS 1.3 has nothing else; its suites are OpenSSL's.
+    # The groups are OpenSSL's, too: until Python 3.15 the ssl module lets one be chosen, not several.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+
+
 def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # No tickets: a resumed session would be vouched for by the bundle of the day it was first made.
+    _only_modern(context)
+    # No tickets: a resumed session would be vouched for by the bundle of the day it was first made.  Session ids of
+    # TLS 1.2 cannot be turned off here; they are good for this context only, which goes when any of its files changes.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
     context.set_alpn_protocols(["h2", "http/1.1"])

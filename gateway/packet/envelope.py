@@ -32,6 +32,12 @@ def _base64(text: str) -> str:
     return text
 
 
+def _one_spelling(text: str) -> str:
+    if base64.b64encode(base64.b64decode(text)).decode() != text:
+        raise ValueError("base64 with stray bits at its end; the same bytes have another spelling")
+    return text
+
+
 def _thousandths(value: float) -> float:
     if round(value, 3) != value:
         raise ValueError("expected at most three decimals, as flight-capability can carry")
@@ -69,7 +75,7 @@ class Context(Spec):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    sha_256: Annotated[str, Field(alias="sha-256", pattern=r"^[A-Za-z0-9+/]{43}=$")]
+    sha_256: Annotated[str, Field(alias="sha-256", pattern=r"^[A-Za-z0-9+/]{43}=$"), AfterValidator(_one_spelling)]
     """SHA-256 of the context, in base64."""
     ref: _Text = ""
     """Where the context can be had."""

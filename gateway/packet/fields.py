@@ -24,11 +24,14 @@ PACKET = frozenset({CAPABILITY, ID, CONVERSATION, TASK, PARENT, TIMEOUT, BUDGET,
 AGENT = b"flight-agent"
 DECISION = b"flight-decision"
 ATTEMPTS = b"flight-attempts"
+REPEATED = b"flight-repeated"
 
 # Others' names.
 CONTENT_DIGEST = b"content-digest"
 CONTENT_TYPE = b"content-type"
+IDEMPOTENCY_KEY = b"idempotency-key"
 MCP_SESSION = b"mcp-session-id"
+RETRY_AFTER = b"retry-after"
 SIGNATURE = b"signature"
 SIGNATURE_INPUT = b"signature-input"
 TRACEPARENT = b"traceparent"
@@ -38,7 +41,7 @@ BAGGAGE = b"baggage"
 GATEWAY_ONLY = frozenset({FROM, LINEAGE})
 """Removed from every request before anything reads it: only the gateway may set these."""
 
-GATEWAY_ONLY_RESPONSE = frozenset({AGENT, DECISION, ATTEMPTS, ID})
+GATEWAY_ONLY_RESPONSE = frozenset({AGENT, DECISION, ATTEMPTS, REPEATED, ID})
 """Removed from every agent's response: the gateway answers for these itself."""
 
 MESSAGE_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host", b"te", b"trailer"})

@@ -11,7 +11,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from gateway.proxy.codec import Codec, Event
 from gateway.proxy.tls import TlsFailure, TlsLayer
@@ -21,7 +21,25 @@ log = logging.getLogger(__name__)
 WRITE_HIGH_WATER_BYTES = 256 * 1024
 """Unsent bytes on a socket at which its sources are told to wait."""
 
+KEEP_ALIVE_IDLE_S, KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_PROBES = 15, 5, 3
+"""After so long a silence the kernel asks the peer's, so often and so many times: who vanished is missed in 30 s."""
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+
+
+class Adjustable(Protocol):
+    """What can be told how to be a socket."""
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None:
+        """Set one option."""
+
+
+def keep_alive(raw: Adjustable) -> None:
+    """Have the kernel notice when the peer has vanished, even while nothing is said."""
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_S)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
 
 
 class Connection(asyncio.Protocol):
@@ -34,6 +52,8 @@ class Connection(asyncio.Protocol):
         self.congested = False
         """The socket takes no more for now."""
         self.closed = False
+        self._on_hold = False
+        """Nothing is read, whoever would."""
         self._transport: asyncio.Transport | None = None
         self._in_turn = False
         self._flush_due = False
@@ -183,9 +203,19 @@ class Connection(asyncio.Protocol):
         if self.codec is not None and not self.codec.multiplexed:
             self._reading(pause=False)
 
+    def hold(self) -> None:
+        """Read no more from the socket, whatever it carries, until `unhold`."""
+        self._reading(pause=True)
+        self._on_hold = True
+
+    def unhold(self) -> None:
+        """Undo `hold`."""
+        self._on_hold = False
+        self._reading(pause=False)
+
     def _reading(self, *, pause: bool) -> None:
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing() or self._on_hold:
             return
         if pause and transport.is_reading():
             transport.pause_reading()

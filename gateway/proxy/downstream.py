@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
-from dataclasses import dataclass
+import struct
+import termios
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.identity import IdentityError, Principal, SpiffeId, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.overload import Caller, Entry, Manners, Push
 from gateway.packet.packet import CAPABILITY_DOMAIN
+from gateway.proxy.arrival import Arrival
 from gateway.proxy.codec import (
     Codec,
     ConnectionFailed,
@@ -28,7 +34,10 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.connection import Connection
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.handshakes import ArrivalLimits, site
+from gateway.proxy.lifetimes import CALLER, Clock, Heading
 from gateway.proxy.local import LocalExchange
+from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.refusal import Reason, Refusal, answer
 
@@ -37,8 +46,15 @@ if TYPE_CHECKING:
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EXPIRED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has expired; connect with a new one")
+_REVOKED = Refusal(Reason.IDENTITY_REQUIRED, "the caller's certificate has been revoked; connect with a new one")
+_MAX_HELD_BYTES = 16_384
+"""What is held for the handshake's next step; then the socket is not read until that was taken."""
 LINGER_S = 2.0
 """How long a closed connection still takes bytes, so that its last answer, or GOAWAY, is not lost to a TCP reset."""
+TOLD_S = 1.0
+"""How long a caller that is to leave has to hear of it: for its next request over HTTP/1.1, for a PING over HTTP/2."""
+ARRIVING_S = 3.0
+"""How long one that has only just connected has for its first."""
 UNREAD_BYTES = 1024 * 1024
 """Unsent bytes at which a caller that does not read its answers is not read any more, either."""
 UNREAD_S = 30.0
@@ -49,12 +65,17 @@ UNREAD_S = 30.0
 class DownstreamLimits:
     """Bounds on a caller's connection."""
 
+    handshake_timeout_s: float = 10.0
+    """From the connection's start to the end of its TLS handshake, however busy it is meanwhile."""
     headers_timeout_s: float = 10.0
-    """From the connection's start to its first whole request head, handshake included."""
+    """From then to its first whole request head; later, from any head's start to its end."""
     idle_timeout_s: float = 300.0
+    max_age_s: float = 3600.0
+    """Then it takes no new requests, and ends with the last of those that it has."""
     max_header_bytes: int = 65536
     max_headers: int = 100
-    max_concurrent_streams: int = 256
+    max_concurrent_streams: int = 128
+    arrivals: ArrivalLimits = field(default_factory=ArrivalLimits)
 
 
 class DownstreamConnection(Connection):
@@ -66,35 +87,78 @@ class DownstreamConnection(Connection):
         super().__init__(listener.plane.loop, listener.plane.telemetry.defect)
         self.listener = listener
         self.plane = listener.plane
-        self.exchanges: dict[int, Exchange | LocalExchange] = {}
+        self.exchanges: dict[int, Exchange | LocalExchange | Arrival] = {}
         self.principal: Principal | None = None
         self.valid_until = math.inf
         """Seconds since the epoch: when the caller's certificate ends."""
-        self.idle_since = self.loop.time()
+        self.marks: frozenset[bytes] = frozenset()
+        """By which a revocation list names the certificates that the caller has shown."""
+        self.opened_at = self.idle_since = self.loop.time()
+        self.site = ""
+        self.shaking = listener.tls
+        """The handshake is not over."""
+        self._held = b""
+        self._queued = False
         self.asked = False
         """A whole request head has been read."""
+        self.leaving_since: float | None = None
+        """The loop's time when it was first to leave."""
+        self.lingering = False
+        """Closed on this side; the caller may not know yet."""
+        self._old_at = self.idle_since + self.plane.lifetimes.age_s(listener.limits.max_age_s)
+        self._old = False
+        """The next request is the last one."""
+        self._heading = Heading()
         self._early = b""
-        self._lingering = False
-        self._broken = False
-        """The caller broke the protocol."""
         self._paused = False
         """Reading is paused for an exchange's sake."""
         self._unread: asyncio.TimerHandle | None = None
         """Set while the caller is not read because it does not read."""
-        context = listener.context()
-        if context is not None:
-            self.layers.append(TlsLayer(context, server_side=True))
-        else:
+        self._caller: Caller | None = None
+        """Once it has asked for something."""
+        self._manners: Manners | None = None
+        """Once it was turned away."""
+        if not listener.tls:
             self._assume()
 
     # -- opening ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.listener.opened(self)
+        self.site = site(self.peer)
+        if not self.listener.opened(self):
+            self.abort()
+
+    def shake(self) -> None:
+        """Take the handshake's next step, with what has come for it."""
+        self._queued = False
+        data, self._held = self._held, b""
+        if self.closed or self._transport is None or self._transport.is_closing():
+            return
+        if not self.layers:
+            context = self.listener.context()
+            assert context is not None
+            self.layers.append(TlsLayer(context, server_side=True))
+        super().data_received(data)
+        self._reading(pause=False)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what has come for the handshake until it has its turn."""
+        self._held += data
+        if len(self._held) > _MAX_HELD_BYTES:
+            self._reading(pause=True)
+        if not self._queued:
+            self._queued = True
+            self.plane.handshakes.put(self)
 
     def on_handshake(self, layer: TlsLayer) -> None:
-        inner = layer is not self.layers[0] or self.listener.context() is None
+        inner = layer is not self.layers[0] or not self.listener.tls
+        if not inner:
+            self.shaking = False
+            self.idle_since = self.loop.time()
+            self.listener.shaken(self)
+        self._part()
+        self._check_revocation(layer)
         certificate = layer.peer_certificate()
         if certificate is not None:
             try:
@@ -110,12 +174,24 @@ class DownstreamConnection(Connection):
                 self.principal = shown
                 if shown.not_after is not None:
                     self.valid_until = min(self.valid_until, shown.not_after.timestamp())
+                    if self.valid_until < self.plane.clock():
+                        # A TLS 1.2 session that is resumed has its certificate verified no more.
+                        raise TlsFailure("certificate-expired", "the certificate behind the session has ended")
         elif not inner:
             self._assume()
         if layer.alpn == "h2":
             self.codec = self._http2()
         elif layer.alpn == "http/1.1":
             self.codec = self._http1(b"https")
+
+    def _check_revocation(self, layer: TlsLayer) -> None:
+        revoked = self.plane.revoked
+        if revoked is None:
+            return
+        self.marks |= marks(layer.peer_chain())
+        if not revoked.isdisjoint(self.marks):
+            # OpenSSL looked at the lists of when the handshake began.
+            raise TlsFailure(REVOKED, "a list that has come meanwhile names the certificate")
 
     def _assume(self) -> None:
         assumed: SpiffeId | None = self.listener.assumed_principal
@@ -155,7 +231,9 @@ class DownstreamConnection(Connection):
     # -- events -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self._lingering:
+        if self.shaking:
+            self._hold(data)
+        elif not self.lingering:
             super().data_received(data)
 
     def dispatch(self, events: list[Event]) -> None:
@@ -163,19 +241,14 @@ class DownstreamConnection(Connection):
         for event in events:
             if isinstance(event, RequestReceived):
                 self.asked = True
+                if self.codec is not None and (self._old or self.leaving_since is not None):
+                    self.codec.announce()
                 if event.head.opens_tunnel and not event.head.protocol:
                     if self._connect(event.stream, event.head):
                         self._feed_tunnel(events)
                         return
                     continue
-                local = self.plane.local
-                exchange: Exchange | LocalExchange
-                if local is not None and local.concerns(event.head):
-                    exchange = LocalExchange(local, self, event.stream)
-                else:
-                    exchange = Exchange(self.plane, self, event.stream)
-                exchanges[event.stream] = exchange
-                exchange.begin(event.head, ended=event.ended)
+                self._begin(event)
                 continue
             if isinstance(event, ConnectionFailed):
                 self._failed(event)
@@ -204,9 +277,49 @@ class DownstreamConnection(Connection):
         if codec is not None and codec.backlogged:
             self.pause()
 
+    def _begin(self, event: RequestReceived) -> None:
+        """A request: the gateway's own, or the door's to let in."""
+        plane, stream, head = self.plane, event.stream, event.head
+        caller = self._caller
+        if caller is None:
+            caller = self._caller = plane.door.welcome(self.principal.id if self.principal is not None else "")
+        if plane.door.level and self.codec is not None and not self.codec.multiplexed:
+            self.codec.close()  # its answer says `connection: close`
+        local = plane.local
+        if local is not None and local.concerns(head):
+            caller.in_flight += 1
+            plane.in_flight += 1
+            asked = self.exchanges[stream] = LocalExchange(local, self, stream)
+            asked.begin(head, ended=event.ended)
+            return
+        now = perf_counter()
+        entry = plane.door.knock(caller, now)
+        caller.in_flight += 1
+        plane.in_flight += 1
+        if entry is Entry.IN:
+            exchange = self.exchanges[stream] = Exchange(plane, self, stream)
+            exchange.begin(head, ended=event.ended)
+        else:
+            arrival = self.exchanges[stream] = Arrival(self, stream, caller)
+            arrival.begin(head, entry, now, ended=event.ended)
+
+    def told_to_wait(self, retry_after_s: int) -> None:
+        """One of the requests was turned away; a caller that goes on all the same is held."""
+        manners = self._manners
+        if manners is None:
+            manners = self._manners = Manners()
+        push = manners.turned_away(perf_counter(), retry_after_s)
+        if push is not Push.NOTHING:
+            self.plane.holds.hold(self, push, manners.until)
+
+    def let_go(self) -> None:
+        """Read again."""
+        if self._manners is not None:
+            self._manners.forgive()
+        self.unhold()
+
     def _failed(self, event: ConnectionFailed) -> None:
         """The caller broke the protocol: answer where HTTP/1.1 still can, end what was under way."""
-        self._broken = True
         self.plane.telemetry.abuse(self.listener.name, event.abuse or "malformed")
         reason = Reason.HEADERS_TOO_LARGE if event.too_large else Reason.MALFORMED_PACKET
         refusal = Refusal(reason, event.detail)
@@ -259,6 +372,16 @@ class DownstreamConnection(Connection):
         self.listener.lost(self)
         for exchange in list(self.exchanges.values()):
             exchange.on_caller_gone()
+        self.plane.in_flight -= len(self.exchanges)  # none are left, but for a defect
+        self.exchanges.clear()
+        self.plane.holds.forget(self)
+        self._part()
+
+    def _part(self) -> None:
+        """The caller is gone, or turns out to be another one."""
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            self.plane.door.goodbye(caller)
 
     def flush(self) -> None:
         super().flush()
@@ -298,14 +421,11 @@ class DownstreamConnection(Connection):
             exchange.downstream_writable()
 
     def finish(self) -> None:
-        """Close in a way that lets the last answer arrive (RFC 9112 section 9.6), or what a GOAWAY says is wrong."""
-        if self._lingering or self._transport is None:
+        """Close in a way that lets the last answer arrive (RFC 9112 section 9.6), and the last GOAWAY."""
+        if self.lingering or self._transport is None:
             return
         transport = self._transport
-        self._lingering = True
-        if self.codec is not None and self.codec.multiplexed and not self._broken:
-            super().finish()  # nothing of a caller's that is on its way is unexpected
-            return
+        self.lingering = True
         data = b""
         for layer in reversed(self.layers):
             if layer.handshaken:
@@ -362,11 +482,18 @@ class DownstreamConnection(Connection):
 
     def release(self, stream: int) -> None:
         """The exchange on `stream` is over."""
-        if self.exchanges.pop(stream, None) is None or self.codec is None:
+        if self.exchanges.pop(stream, None) is None:
+            return
+        if self._caller is not None:
+            self._caller.in_flight -= 1
+        self.plane.in_flight -= 1
+        if self.codec is None:
             return
         held = self.codec.release(stream)
         if not self.exchanges:
             self.idle_since = self.loop.time()
+            if self.plane.door.level and not held:
+                self.drain()
         self.touch()
         self.resume()
         if held:
@@ -378,11 +505,77 @@ class DownstreamConnection(Connection):
             self.dispatch(held)
             self.flush()
 
+    def look_at(self, now: float) -> None:
+        """End what is too old, and whoever takes too long over a head; `now` is the loop's time."""
+        codec = self.codec
+        if codec is None or codec.finished or not self.asked:
+            return  # a first head has a clock of its own
+        if now >= self._old_at:
+            self._old_at = math.inf
+            self.plane.lifetimes.fired(CALLER, Clock.AGE)
+            if codec.multiplexed or self.exchanges:
+                self.leave(now)
+            else:
+                # Closed now, it could cross a request on its way: the answer to the next one says that it was the last.
+                self._old = True
+        elif codec.multiplexed and self.leaving_since is not None:
+            self.leave(now)
+        # A head after one that is still being answered may be unfinished because we do not read on.
+        unfinished = codec.unfinished if not self.exchanges or codec.multiplexed else 0
+        if self._heading.unfinished_s(unfinished, now) > self.listener.limits.headers_timeout_s:
+            self.plane.lifetimes.fired(CALLER, Clock.HEADERS)
+            self.abort()
+
     def expire(self) -> None:
         """The caller's certificate has ended: so does what it vouched for."""
+        self._end(_EXPIRED)
+
+    def on_revoked(self, revoked: frozenset[bytes]) -> None:
+        """These certificates are revoked: what the caller's vouched for ends, if it is one of them."""
+        if not revoked.isdisjoint(self.marks):
+            self._end(_REVOKED)
+
+    def _end(self, refusal: Refusal) -> None:
         for exchange in list(self.exchanges.values()):
-            exchange.revoke(_EXPIRED)
+            exchange.revoke(refusal)
         self.drain()
+
+    def leave(self, now: float) -> None:
+        """Have the caller go, without losing what it sends before it knows; to be called again until it has gone.
+
+        A request that comes meanwhile is served.  HTTP/1.1 hears of it with its next answer, HTTP/2 at once.
+
+        Args:
+            now: the loop's time.
+
+        """
+        since = self.leaving_since
+        if since is None:
+            self.leaving_since = now
+            if self.asked and self.codec is not None:
+                self.codec.announce()
+                self.touch()
+            return
+        shared = self.codec is not None and self.codec.multiplexed
+        if self.exchanges and not shared:
+            return
+        since = since if shared else max(since, self.idle_since)
+        waited = now - since
+        if waited >= (TOLD_S if self.asked else ARRIVING_S):
+            self.drain()
+        if waited >= TOLD_S + ARRIVING_S and not (self.exchanges or self.lingering):
+            self.abort()  # half a head, of which no more comes
+
+    @property
+    def delivered(self) -> bool:
+        """Whether it is closed on this side, and the caller's system has everything that was written."""
+        transport = self._transport
+        if transport is None or self.closed:
+            return True
+        if not self.lingering or transport.get_write_buffer_size():
+            return False
+        unsent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return not struct.unpack("i", unsent)[0]
 
     def drain(self) -> None:
         """Take no new requests; close when the open ones are done."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.upstream import Pool, UpstreamConnection
+from gateway.refusal import Refusal
 
 
 class ErrandError(Exception):
@@ -22,6 +23,9 @@ class Answer(NamedTuple):
 
 class _Errand:
     """Takes an answer as it comes, up to a size."""
+
+    caller = ""
+    """The gateway itself."""
 
     def __init__(self, head: RequestHead, body: bytes, max_bytes: int, answer: asyncio.Future[Answer]) -> None:
         self._head = head
@@ -40,6 +44,9 @@ class _Errand:
             connection.send_data(self._stream, self._body)
             connection.end(self._stream, None)
 
+    def on_turned_away(self, why: str) -> None:
+        self._fail(why)
+
     def on_agent_gone(self) -> None:
         self._fail("it is gone")
 
@@ -49,6 +56,9 @@ class _Errand:
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         self._up = None
         self._fail("it took no request" if untouched else malformed or "it broke off")
+
+    def revoke(self, refusal: Refusal) -> None:
+        self._fail(refusal.detail)
 
     def upstream_writable(self) -> None:
         """The body is one piece, and small."""
@@ -100,8 +110,9 @@ async def ask(pool: Pool, head: RequestHead, body: bytes = b"", *, max_bytes: in
     """
     answer: asyncio.Future[Answer] = pool.loop.create_future()
     errand = _Errand(head, body, max_bytes, answer)
-    if not pool.acquire(errand):
-        raise ErrandError("too many packets wait for it")
+    why = pool.acquire(errand)
+    if why:
+        raise ErrandError(why)
     try:
         async with asyncio.timeout(timeout_s):
             return await answer

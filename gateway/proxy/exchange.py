@@ -7,22 +7,33 @@ carries a deadline.  Whatever happens, it ends once, with one `Handoff`.
 from __future__ import annotations
 
 import logging
+import sys
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge
 from gateway.handoff import Outcome
+from gateway.ledger import StoredAnswer
 from gateway.membership.health import FAILURE_STATUSES
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
+from gateway.proxy.absent import AbsentCaller
 from gateway.proxy.body import GuardedBody
+from gateway.proxy.clocks import Phase, Watch
+from gateway.proxy.endings import KEEP_ALIVE, at_line_start, is_event_stream, last_words
+from gateway.proxy.once import OncePacket
+from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, repeatable, retry_after_s
+from gateway.proxy.retry import Leftover, Retry
+from gateway.proxy.upload import Upload
 from gateway.recording import Decided
-from gateway.refusal import Reason, Refusal, answer
+from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
 from gateway.routing import Agent
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
 
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
@@ -31,20 +42,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-"""Agents tried for one packet, as long as no other has done anything with it, or it may be done twice."""
-MAX_KEPT_BYTES = 65536
-"""A body up to here can be sent again to another agent."""
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""Methods of requests that may be done twice (RFC 9110 section 9.2.2)."""
 _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
 """What policy says of a packet that it no longer allows at any agent."""
+_MAX_DIGITS = 19
+"""A length of more is beyond every bound, and costs time to read."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
 
 
-def _says_empty(head: RequestHead) -> bool:
+def _length(head: RequestHead) -> int | None:
+    """What the head says of its body's length (RFC 9110 section 8.6); the codec has seen to it that it is digits."""
     length = field_value(head.fields, b"content-length")
-    return length is not None and not length.strip(b"0")
+    if not length:
+        return None
+    return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(Reason.BODY_TOO_LARGE, f"a body may have at most {most} bytes here")
 
 
 class Exchange:
@@ -52,22 +66,21 @@ class Exchange:
 
     __slots__ = (
         "_asked_at",
-        "_body",
         "_deadline",
-        "_held",
-        "_kept",
-        "_kept_bytes",
         "_lease",
         "_loaded",
-        "_owed_down",
+        "_once",
         "_owed_up",
         "_placing",
         "_pool",
-        "_request_ended",
-        "_request_sent",
-        "_tried",
+        "_queued",
+        "_response",
+        "_retry",
+        "_tail",
         "_up",
         "_up_stream",
+        "_upload",
+        "_watch",
         "agent",
         "attempts",
         "bytes_in",
@@ -79,6 +92,7 @@ class Exchange:
         "head",
         "plane",
         "refuse",
+        "repeated",
         "responded",
         "route",
         "snapshot",
@@ -92,7 +106,7 @@ class Exchange:
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
         self.plane = plane
-        self.downstream = downstream
+        self.downstream: DownstreamConnection | AbsentCaller = downstream
         self.stream = stream
         self.finished = False
         self.responded = False
@@ -102,6 +116,8 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.tunnel = False
+        self.repeated = False
+        """Its answer is that of the first time."""
         self.forward: Forward | None = None
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
@@ -110,29 +126,29 @@ class Exchange:
         self._pool: Pool | None = None
         self._up: UpstreamConnection | None = None
         self._up_stream = 0
-        self._tried: list[str] = []
-        """Names of agents that failed this packet."""
+        self._retry: Retry | None = None
+        """Once an agent has failed this packet."""
         self._loaded: Agent | None = None
         """The agent whose load counts this packet."""
+        self._queued = False
+        """It waits for a connection."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
         self._placing = False
         """It is being found out which agent it goes to."""
+        self._once: OncePacket | None = None
+        """It is done once."""
         self._asked_at = 0.0
-        self._held: list[tuple[bytes, int]] = []
-        """Body that came before an agent's connection was ready."""
-        self._body: GuardedBody | None = None
-        """Until it is whole, a body that no agent may have as it comes."""
-        self._request_ended: tuple[Fields | None] | None = None
-        """The caller has ended its message, with these trailers."""
-        self._request_sent = False
-        self._kept: list[bytes] | None = []
-        """What of the body has been sent on, to be sent again; ``None`` when it is too much, or needed no more."""
-        self._kept_bytes = 0
-        self._owed_down = 0
-        """Request data that the agent's side has not taken, so that the caller gets no new window for it."""
+        self._upload = Upload(downstream, stream)
+        self._response: ResponseHead | None = None
+        """As the caller got it."""
+        self._tail = b""
+        """The last bytes that the caller got."""
         self._owed_up = 0
+        """Response data that the caller's side has not taken."""
         self._deadline: asyncio.TimerHandle | None = None
+        self._watch: Watch | None = None
+        """Its clocks, once it is open for a moment."""
 
     # -- from the caller --------------------------------------------------------------------------------
 
@@ -144,8 +160,6 @@ class Exchange:
         self.head = head
         self.tunnel = bool(head.protocol)
         self.snapshot: Snapshot = plane.snapshot
-        if ended:
-            self._request_ended = (None,)
         try:
             verdict = decide(head, self.downstream.principal, self.snapshot, now, plane.entropy)
         except Exception:
@@ -159,9 +173,6 @@ class Exchange:
             self.refuse = verdict
             self._refuse(verdict.refusal)
             return
-        if plane.draining:
-            self._refuse(Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1))
-            return
         self.forward = verdict
         self.route: Route = verdict.route
         verdict.fields.append((names.TRACEPARENT, self.trace.header))
@@ -170,78 +181,78 @@ class Exchange:
             seconds = min(timeout_ms / 1000, plane.max_timeout_s)
             self._deadline = plane.loop.call_later(seconds, self._on_deadline)
         self.decided = perf_counter()
-        if (verdict.content_digest or verdict.structured) and not self.tunnel:
+        if plane.once is not None and not self._admit_once():
+            return
+        once = self._once
+        if (verdict.content_digest or verdict.structured or once is not None) and not self.tunnel:
             digest = digest_check(verdict.content_digest) if verdict.content_digest else None
-            self._body = GuardedBody(digest, structured=verdict.structured)
-            # To an agent over HTTP/1.1 a head that says so is a whole message: there is no last piece to hold back.
-            if ended or _says_empty(head):
-                self._body_ended()
-        if not (self.finished or (verdict.structured and not self.tunnel)):
+            hold = once.take if once is not None else None
+            self._upload.guard(GuardedBody(digest, structured=verdict.structured, hold=hold))
+        if ended:
+            self.on_request_end(None)
+        elif not self.tunnel:
+            length = _length(head)
+            if length == 0:
+                # To an agent over HTTP/1.1 such a head is a whole message: there is no last piece to hold back.
+                self._body_came(self._upload.clear())
+            elif length is not None and length > plane.max_body_bytes:
+                self._refuse(_too_large(plane.max_body_bytes))
+        if not (self.finished or ((verdict.structured or once is not None) and not self.tunnel)):
             self._enter()
+
+    def _admit_once(self) -> bool:
+        """Find out whether the packet is one that is done once; ``False`` when it is, and cannot be."""
+        once, forward, downstream = self.plane.once, self.forward, self.downstream
+        assert once is not None
+        assert forward is not None
+        assert downstream.principal is not None
+        admitted = once.admit(self.head, forward, downstream.principal)
+        if isinstance(admitted, Refusal):
+            self._refuse(admitted)
+            return False
+        self._once = admitted
+        if admitted is not None and (field_value(self.head.fields, b"expect") or b"").lower() == b"100-continue":
+            # No agent is asked before the body is here, so none can ask for it (RFC 9110 section 10.1.1).
+            forward.fields[:] = [item for item in forward.fields if item[0] != b"expect"]
+            downstream.send_response(self.stream, ResponseHead(100, []), ended=False)
+        return True
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
         self.bytes_in += len(data)
-        body = self._body
-        if body is None:
-            self._send_on(data, size)
-            return
-        taken = body.take(data, size)
-        if isinstance(taken, Refusal):
-            self._refuse(taken)
-        elif taken is not None:
-            self._send_on(*taken)
-        elif body.envelope is not None:
-            self.downstream.consumed(self.stream, size)
-
-    def _send_on(self, data: bytes, size: int) -> None:
-        up = self._up
-        if up is None:
-            self._held.append((data, size))
-            self.downstream.pause()
-            return
-        kept = self._kept
-        if kept is not None:
-            kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes > MAX_KEPT_BYTES:
-                self._kept = None
-        if up.send_data(self._up_stream, data):
-            if not self._owed_down:
-                self.downstream.consumed(self.stream, size)
-                return
-        else:
-            self.downstream.pause()
-        self._owed_down += size
+        most = self.plane.max_body_bytes
+        refusal = self._upload.take(data, size) if self.bytes_in <= most or self.tunnel else _too_large(most)
+        if refusal is not None:
+            self._break_off(refusal)
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
-        self._request_ended = (trailers,)
-        self._body_ended()
+        self._body_came(self._upload.end(trailers))
 
-    def _body_ended(self) -> None:
-        body, self._body = self._body, None
-        if body is not None:
-            last = body.end()
-            if isinstance(last, Refusal):
-                self._break_off(last)
-                return
-            if body.envelope is not None:
-                self._compare(bytes(body.envelope))
-                return
-            if last is not None:
-                self._send_on(*last)
-        self._end_request()
-
-    def _end_request(self) -> None:
-        if self._request_ended is not None and self._up is not None and not self._held:
-            self._request_sent = True
-            self._up.end(self._up_stream, self._request_ended[0])
+    def _body_came(self, found: Refusal | bytes | None) -> None:
+        """All of the body is there: it is right, or refused, or an agent is to be found for it only now."""
+        forward = self.forward
+        assert forward is not None
+        if isinstance(found, Refusal):
+            self._break_off(found)
+        elif found is not None and forward.structured:
+            self._compare(found)
+        elif found is not None:
+            self._upload.put(found)
+            self._enter()
 
     def on_caller_gone(self) -> None:
-        """The caller broke off: so does everything done for it."""
-        if not self.finished:
+        """The caller broke off: so does everything done for it, but what is done once and has begun."""
+        if self.finished or isinstance(self.downstream, AbsentCaller):
+            return
+        if self._once is None or not self._once.worth_going_on or not self.plane.leave_alone(self):
             self._finish(Outcome.CANCELLED)
+            return
+        gone, self.downstream = self.downstream, AbsentCaller(self.downstream)
+        self._upload.go_on_without(self.downstream)
+        gone.release(self.stream)
+        self.downstream_writable()
+        self._upload.writable()
 
     def downstream_writable(self) -> None:
         """The caller's side takes data again."""
@@ -275,6 +286,11 @@ class Exchange:
         if not self.finished:
             self._break_off(refusal, Outcome.REVOKED)
 
+    def cut_off(self, refusal: Refusal) -> None:
+        """There is no more time."""
+        if not self.finished:
+            self._break_off(refusal)
+
     # -- on the way to the agent ------------------------------------------------------------------------
 
     def _compare(self, envelope: bytes) -> None:
@@ -288,7 +304,7 @@ class Exchange:
             if refusal is not None:
                 self._refuse(refusal)
                 return
-            self._held = [(envelope, 0)]
+            self._upload.put(envelope)
             self._enter()
 
         self.plane.gate.compare(self.head, envelope, principal, compared)
@@ -322,6 +338,8 @@ class Exchange:
         limits = self.route.grants[agent.name].limits
         if limits or forward.signature is not None:
             self.plane.gate.enter(forward, limits, principal, self.started_at, self._entered)
+        elif self._once is not None:
+            self._entered(None)
         else:
             self._acquire(agent)
 
@@ -331,18 +349,53 @@ class Exchange:
             return
         if refusal is not None:
             self._refuse(refusal)
+        elif self._once is not None:
+            self._once.begin(self.plane.clock(), self._begun)
+        else:
+            assert self.agent is not None
+            self._acquire(self.agent)
+
+    def _begun(self, found: StoredAnswer | Refusal | None) -> None:
+        """The ledger has said whether the packet begins, or how it ended the first time."""
+        if isinstance(found, Refusal):
+            self._refuse(found)
+        elif found is not None:
+            self._repeat(found)
         else:
             assert self.agent is not None
             self._acquire(self.agent)
 
     def _acquire(self, agent: Agent) -> None:
-        self.agent = self._loaded = agent
+        self.agent = agent
+        plane, capability = self.plane, self._capability
+        if not plane.caps.begin(capability):
+            self._overloaded(f"too many packets for {capability} are under way")
+            return
+        self._loaded = agent
         self.route.load.begin(agent.name)
         self.attempts += 1
         self._asked_at = perf_counter()
-        self._pool = self.plane.pool(agent)
-        if not self._pool.acquire(self):
-            self._refuse(Refusal(Reason.OVERLOADED, f"too many packets wait for {self._capability}", retry_after_s=1))
+        self._pool = plane.pool(agent)
+        why = self._pool.acquire(self)
+        if not why and self._up is None and not self.finished:
+            self._queued = plane.caps.wait(capability)
+            if not self._queued:
+                why = f"too many packets for {capability} wait for a connection"
+        if why:
+            self._overloaded(why)
+
+    @property
+    def caller(self) -> str:
+        """For whom."""
+        principal = self.downstream.principal
+        return principal.id if principal is not None else ""
+
+    def on_turned_away(self, why: str) -> None:
+        """It waited for a connection, and lost its place to others."""
+        self._overloaded(why)
+
+    def _overloaded(self, why: str) -> None:
+        self._refuse(Refusal(Reason.OVERLOADED, why, retry_after_s=1))
 
     def _observed(self, *, ok: bool) -> None:
         """Tell how the agent did."""
@@ -354,6 +407,7 @@ class Exchange:
         forward = self.forward
         assert forward is not None
         self._up = connection
+        self._unqueue()
         head = self.head
         fields = forward.fields
         packet = forward.packet
@@ -364,36 +418,28 @@ class Exchange:
             fields = [item for item in fields if item[0] != names.TIMEOUT]
             fields.append((names.TIMEOUT, b"%d" % left))
         onward = RequestHead(head.method, connection.pool.scheme, head.authority, head.path, fields, head.protocol)
-        held = self._held
-        ended = self._request_ended
-        at_once = ended is not None and not held and ended[0] is None and not self.tunnel
-        self._up_stream = connection.open(self, onward, ended=at_once)
-        if at_once:
-            self._request_sent = True
-            return
-        if held:
-            self._held = []
-            for data, size in held:
-                self._send_on(data, size)
-            if not self._owed_down:
-                self.downstream.resume()
-            elif self.attempts > 1:
-                self.upstream_writable()  # what an agent before this one had not taken
-        if ended is not None:
-            self._end_request()
+        upload = self._upload
+        head_only = upload.at_once and not self.tunnel
+        if self._once is not None:
+            self._once.sent()
+        self._up_stream = connection.open(self, onward, ended=head_only)
+        upload.start(connection, self._up_stream, head_only=head_only)
 
     def on_agent_gone(self) -> None:
-        """The agent left before a connection to it was there."""
+        """The agent left before a connection to it was there: it was not asked at all."""
+        assert self.agent is not None
         self.attempts -= 1
-        detail = f"no agent for {self._capability} could be reached; try again later"
-        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
+        self._unload()
+        self._upload.rewind()
+        retry = self._retry = self._retry or self._new_retry()
+        retry.tried.append(self.agent.name)
+        self._move(retry.tried, self._unreachable)
 
     def on_connect_failed(self, why: str) -> None:
         """No connection to the agent could be had: try the next one on the ring."""
         log.warning("agent %s: %s", self.agent.name if self.agent else "", why)
         self._observed(ok=False)
-        detail = f"no agent for {self._capability} could be reached; try again later"
-        self._retry(Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1))
+        self._ask_another(Cause.UNREACHABLE, self._unreachable)
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         """The agent's side broke off; `untouched` when it certainly did nothing with the request."""
@@ -402,36 +448,71 @@ class Exchange:
             return
         if not untouched:
             self._observed(ok=False)
+        elif self._once is not None:
+            self._once.untouched()
         if malformed:
             self._break_off(Refusal(Reason.UPSTREAM_MALFORMED, f"the agent's answer is not HTTP: {malformed}"))
         elif untouched:
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agent for {self._capability} took no request"))
-        elif self.head.method in _IDEMPOTENT and not self.tunnel:
-            self._retry(Refusal(Reason.UPSTREAM_RESET, f"the agents for {self._capability} broke off"))
+            detail = f"the agent for {self._capability} took no request"
+            self._ask_another(Cause.UNTOUCHED, Refusal(Reason.UPSTREAM_RESET, detail))
         else:
-            self._break_off(Refusal(Reason.UPSTREAM_RESET, "the agent broke off before its answer was whole"))
+            detail = "the agent broke off before its answer was whole"
+            self._ask_another(Cause.BROKEN_OFF, Refusal(Reason.UPSTREAM_RESET, detail))
 
-    def _retry(self, otherwise: Refusal) -> None:
-        """Go on to another agent of those that the snapshot in force gives, if the packet can be sent once more."""
-        forward, principal, kept = self.forward, self.downstream.principal, self._kept
+    def _ask_another(self, cause: Cause, otherwise: Refusal) -> None:
+        """The agent has the packet no more: have another do it, if that is safe."""
+        if not self._retries(cause, otherwise):
+            self._break_off(otherwise)
+
+    def _retries(self, cause: Cause, otherwise: Refusal) -> bool:
+        """Whether another agent will be asked, by `_go_on`, or else the caller told `otherwise`."""
+        forward, agent, deadline = self.forward, self.agent, self._deadline
+        assert forward is not None
+        assert agent is not None
+        retry = self._retry = self._retry or self._new_retry()
+        safe = cause in UNTAKEN or (self._once is None and repeatable(self.head))
+        goes_on = retry.ask(
+            cause,
+            otherwise,
+            safe=safe and self._upload.repeatable and not self.responded,
+            failed=agent.name,
+            attempts=self.attempts,
+            deadline=inf if deadline is None else deadline.when(),
+            packet=forward.packet,
+            route=self._route_now(),
+        )
+        if goes_on:
+            self._unload()
+            self._upload.rewind()
+        return goes_on
+
+    def _new_retry(self) -> Retry:
+        return Retry(self.plane, self._go_on, self._break_off)
+
+    def _route_now(self) -> Route | Refusal:
+        """The way to those agents that the snapshot in force gives."""
+        plane, forward, principal = self.plane, self.forward, self.downstream.principal
         assert forward is not None
         assert principal is not None
-        self._unload()
-        if self.responded or kept is None or self.attempts >= MAX_ATTEMPTS:
+        if plane.snapshot is self.snapshot:
+            return self.route
+        return judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock()).route
+
+    def _go_on(self) -> None:
+        """It is time for the next agent."""
+        retry = self._retry
+        assert retry is not None
+        assert retry.otherwise is not None
+        self._move(retry.passed_over(), retry.otherwise)
+
+    def _move(self, passed_over: Collection[str], otherwise: Refusal) -> None:
+        """Send the packet to an agent not named in `passed_over`; the caller is told `otherwise` if none is left."""
+        plane, forward, route = self.plane, self.forward, self._route_now()
+        assert forward is not None
+        if isinstance(route, Refusal):
             self._break_off(otherwise)
             return
-        plane = self.plane
-        if plane.snapshot is not self.snapshot:
-            judgement = judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock())
-            if isinstance(judgement.route, Refusal):
-                self._break_off(otherwise)
-                return
-            self.route, self.snapshot = judgement.route, plane.snapshot
-        if self.agent is not None:
-            self._tried.append(self.agent.name)
-        self._request_sent = False
-        self._held = [*((data, 0) for data in kept), *self._held]
-        self._kept, self._kept_bytes = [], 0
+        self.route, self.snapshot = route, plane.snapshot
         self._placing = True
 
         def placed(agent: Agent | None) -> None:
@@ -443,13 +524,26 @@ class Exchange:
             else:
                 self._acquire(agent)
 
-        plane.placement.another(self.route, forward.packet, self._lease, self._tried, plane.clock(), placed)
+        plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
+
+    @property
+    def _unreachable(self) -> Refusal:
+        detail = f"no agent for {self._capability} could be reached; try again later"
+        return Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=1)
 
     def _unload(self) -> None:
         """The agent has this packet no more."""
         agent, self._loaded = self._loaded, None
         if agent is not None:
             self.route.load.end(agent.name)
+            self.plane.caps.end(self._capability)
+            self._unqueue()
+
+    def _unqueue(self) -> None:
+        """It waits for a connection no longer."""
+        if self._queued:
+            self._queued = False
+            self.plane.caps.go_on(self._capability)
 
     def _let_go(self) -> None:
         """The conversation's lease needs to be held for this packet no longer."""
@@ -459,11 +553,8 @@ class Exchange:
 
     def upstream_writable(self) -> None:
         """The agent's side takes data again."""
-        up = self._up
-        if up is not None and not self.finished and self._owed_down and not up.congested:
-            owed, self._owed_down = self._owed_down, 0
-            self.downstream.consumed(self.stream, owed)
-            self.downstream.resume()
+        if not self.finished:
+            self._upload.writable()
 
     # -- from the agent ---------------------------------------------------------------------------------
 
@@ -475,10 +566,14 @@ class Exchange:
         if head.status < 200:
             self.downstream.send_response(self.stream, head, ended=False)
             return
+        self._observed(ok=head.status not in FAILURE_STATUSES)
+        if head.status in RETRIED_STATUSES and self._asks_for_better(head, ended=ended):
+            return
         self.status = head.status
         self.responded = True
-        self._kept = None
-        self._observed(ok=head.status not in FAILURE_STATUSES)
+        self._upload.keep_no_more()
+        if self._retry is not None:
+            self._retry.end()
         fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
             (names.ID, names.sf_string(forward.packet.id)),
@@ -487,15 +582,40 @@ class Exchange:
         )
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
-        self.downstream.send_response(self.stream, ResponseHead(head.status, fields), ended=ended)
+        self._response = ResponseHead(head.status, fields)
+        if self._once is not None:
+            self._once.on_response(head.status, fields, ended=ended)
+        self.downstream.send_response(self.stream, self._response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
+
+    def _asks_for_better(self, head: ResponseHead, *, ended: bool) -> bool:
+        """Whether another agent is asked for a better answer than the one that begins with `head`."""
+        plane, agent, up = self.plane, self.agent, self._up
+        assert agent is not None
+        assert up is not None
+        after = field_value(head.fields, names.RETRY_AFTER)
+        after_s = retry_after_s(after, plane.clock()) if after is not None else None
+        if after_s is not None:
+            plane.retries.benches.bench(agent.name, after_s, plane.loop.time())
+        whole = self._upload.sent
+        if not self._retries(Cause.ANSWERED, self._unreachable):
+            return False
+        self._up = None
+        if ended or not whole:
+            up.release(self._up_stream, cancel=not whole)
+        else:
+            Leftover(up, self._up_stream)
+        return True
 
     def on_response_data(self, data: bytes, size: int) -> None:
         """A piece of the agent's body."""
         up = self._up
         assert up is not None
         self.bytes_out += len(data)
+        self._tail = data[-1:]
+        if self._once is not None:
+            self._once.on_response_data(data)
         if self.downstream.send_data(self.stream, data):
             if not self._owed_up:
                 up.consumed(self._up_stream, size)
@@ -506,8 +626,57 @@ class Exchange:
 
     def on_response_end(self, trailers: Fields | None) -> None:
         """The agent's message is whole."""
+        if self._once is not None:
+            self._once.on_response_end(trailers)
         self.downstream.end(self.stream, trailers)
         self._finish(Outcome.COMPLETED)
+
+    def _repeat(self, found: StoredAnswer) -> None:
+        """Answer as the first time."""
+        self.agent = None
+        self.repeated = self.responded = True
+        self.status, self.bytes_out = found.status, len(found.body)
+        head = ResponseHead(found.status, [*found.fields, (names.REPEATED, b"?1")])
+        empty = not found.body and found.trailers is None
+        self.downstream.send_response(self.stream, head, ended=empty)
+        if found.body:
+            self.downstream.send_data(self.stream, found.body)
+        if not empty:
+            self.downstream.end(self.stream, found.trailers)
+        self._finish(Outcome.COMPLETED)
+
+    # -- clocks -----------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look at the clocks: what does not move ends; `now` is the loop's time, about once a second."""
+        if self.finished:
+            return
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = Watch(self.plane.clocks, now, self.bytes_in)
+        refusal = watch.look(now, self._phase, self.bytes_in, self.bytes_out + self.responded)
+        if refusal is not None:
+            self._break_off(refusal)
+        elif watch.speak(now):
+            self._show_life()
+
+    @property
+    def _phase(self) -> Phase:
+        if self.responded:
+            return Phase.OPEN
+        upload = self._upload
+        live = self.tunnel or (field_value(self.head.fields, names.CONTENT_TYPE) or b"").startswith(GRPC_CONTENT_TYPE)
+        return Phase.ASKED if upload.ended or upload.stalled or live else Phase.UPLOADING
+
+    def _show_life(self) -> None:
+        """Tell the readers of an event stream that it is still there."""
+        if (
+            self._response is not None
+            and is_event_stream(self._response)
+            and at_line_start(self._tail)
+            and not self._owed_up
+        ):
+            self.downstream.send_data(self.stream, KEEP_ALIVE)
 
     # -- endings ----------------------------------------------------------------------------------------
 
@@ -529,10 +698,24 @@ class Exchange:
     def _break_off(self, refusal: Refusal, outcome: Outcome = Outcome.FAILED) -> None:
         """It cannot go on: say so while that is possible, else reset."""
         if self.responded:
-            self.downstream.reset(self.stream)
+            self._end_early(refusal)
             self._finish(outcome, refusal)
         else:
             self._refuse(refusal, outcome)
+
+    def _end_early(self, refusal: Refusal) -> None:
+        """End an answer that is not whole."""
+        response, forward, downstream = self._response, self.forward, self.downstream
+        last = None
+        if response is not None and forward is not None and not self.tunnel:
+            last = last_words(response, self._tail, refusal, forward.packet.id)
+        if last is None:
+            downstream.reset(self.stream)
+            return
+        body, trailers = last
+        if body:
+            downstream.send_data(self.stream, body)
+        downstream.end(self.stream, trailers)
 
     def _refuse(self, refusal: Refusal, outcome: Outcome = Outcome.REFUSED) -> None:
         verdict = self.forward or self.refuse
@@ -556,9 +739,9 @@ class Exchange:
 
     def _finish(self, outcome: Outcome, refusal: Refusal | None = None) -> None:
         self.finished = True
-        self._held = []
-        self._kept = None
-        self._body = None
+        if self._retry is not None:
+            self._retry.end()
+        self._upload.drop()
         self._unload()
         if not self._placing:
             self._let_go()
@@ -568,9 +751,13 @@ class Exchange:
         up, self._up = self._up, None
         if up is not None:
             # A request that was not sent to its end, or an answer not awaited, is broken off at once.
-            up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._request_sent)
+            up.release(self._up_stream, cancel=outcome is not Outcome.COMPLETED or not self._upload.sent)
         elif self._pool is not None:
             self._pool.cancel(self)
+        if self._once is not None:
+            self._once.end(self.plane.clock())
+            if isinstance(self.downstream, AbsentCaller) and outcome is Outcome.COMPLETED:
+                outcome = Outcome.CANCELLED
         self.downstream.release(self.stream)
         self.plane.ended(self, outcome, refusal)
 

@@ -14,6 +14,7 @@ from gateway.identity import Principal
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.packet import CAPABILITY_DOMAIN
+from gateway.proxy.clocks import Phase, Watch
 from gateway.proxy.questions import Questions
 from gateway.refusal import Reason, Refusal, answer
 
@@ -31,7 +32,6 @@ _ANONYMOUS = Refusal(
     "vouches for",
 )
 _TOO_LARGE = Refusal(Reason.BODY_TOO_LARGE, f"the body may have at most {MAX_BODY_BYTES} bytes")
-_DRAINING = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1)
 _TOO_MANY = Refusal(Reason.OVERLOADED, "too many such requests are under way; try again later", retry_after_s=1)
 _FAILED = Refusal(Reason.INTERNAL, "the gateway failed to answer; see its log")
 
@@ -91,7 +91,7 @@ class LocalRequests:
 class LocalExchange:
     """A request to the gateway itself, in an `Exchange`'s place: collect its body, have it answered."""
 
-    __slots__ = ("_body", "_requests", "downstream", "finished", "head", "stream")
+    __slots__ = ("_body", "_requests", "_watch", "downstream", "ended", "finished", "head", "stream")
 
     agent = None
     """No agent has it."""
@@ -100,6 +100,9 @@ class LocalExchange:
         self.downstream = downstream
         self.stream = stream
         self.finished = False
+        self.ended = False
+        """The request is whole."""
+        self._watch: Watch | None = None
         self._requests = requests
         self._body = bytearray()
 
@@ -108,8 +111,6 @@ class LocalExchange:
         self.head = head
         if self.downstream.principal is None:
             self._answer(_ANONYMOUS)
-        elif self.downstream.plane.draining:
-            self._answer(_DRAINING)
         elif ended:
             self.on_request_end(None)
         elif (field_value(head.fields, _EXPECT) or b"").lower() == b"100-continue":
@@ -124,6 +125,7 @@ class LocalExchange:
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The request is whole: have it answered."""
+        self.ended = True
         principal = self.downstream.principal
         assert principal is not None
         self._requests.ask(self.head, principal, bytes(self._body), self.downstream.peer, self._answer)
@@ -136,11 +138,24 @@ class LocalExchange:
     def downstream_writable(self) -> None:
         """The caller's side takes data again: an answer is written in one piece."""
 
+    def tick(self, now: float) -> None:
+        """Look at the clocks, as `Exchange.tick`."""
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = Watch(self.downstream.plane.clocks, now, len(self._body))
+        overdue = watch.look(now, Phase.ASKED if self.ended else Phase.UPLOADING, len(self._body), 0)
+        if overdue is not None:
+            self._answer(overdue)
+
     def judge_again(self, snapshot: Snapshot, now: float) -> None:
         """A new snapshot: what is asked of the gateway itself is judged when it is asked."""
 
     def revoke(self, refusal: Refusal) -> None:
         """The caller's identity has ended."""
+        self._answer(refusal)
+
+    def cut_off(self, refusal: Refusal) -> None:
+        """There is no more time."""
         self._answer(refusal)
 
     def refuse_bad_request(self, refusal: Refusal) -> None:
@@ -167,4 +182,3 @@ class LocalExchange:
         self.finished = True
         self._body.clear()
         self.downstream.release(self.stream)
-        self.downstream.plane.settle()

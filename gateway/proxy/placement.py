@@ -86,16 +86,19 @@ class Placement:
             answer: as `place` calls it.
 
         """
-        wanted: Agent | None = None
-        if route.full:
-            answer(None)
-            return
-        for ring in dict.fromkeys((route.ring, route.wider)):
-            wanted = wanted or pick_other(ring, packet.affinity, route.load, tried, self._bound)
+        wanted = self.other(route, packet, tried)
         if wanted is None or not key:
             answer(wanted)
         else:
             self._take(route, packet, key, wanted, tried, now, answer)
+
+    def other(self, route: Route, packet: FlightPacket, tried: Collection[str]) -> Agent | None:
+        """The ring's choice among those not named in `tried`; ``None`` when nobody is left."""
+        wanted: Agent | None = None
+        if route.full is None:
+            for ring in dict.fromkeys((route.ring, route.wider)):
+                wanted = wanted or pick_other(ring, packet.affinity, route.load, tried, self._bound)
+        return wanted
 
     def release(self, key: bytes, now: float) -> None:
         """A packet of the conversation is done with."""

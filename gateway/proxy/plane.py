@@ -7,9 +7,11 @@ import contextlib
 import logging
 import random
 import ssl
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,10 +19,17 @@ from gateway.admission import ReplayGuard
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
+from gateway.overload import Caps, Door, Level, Monitor, OverloadSpec, Push
+from gateway.proxy.arrival import Holds
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
+from gateway.proxy.handshakes import HandshakeQueue
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
+from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
+from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -28,14 +37,26 @@ from gateway.routing import DEFAULT_C, Agent
 from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
+    from gateway.proxy.arrival import Arrival
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.local import LocalExchange, LocalRequests
 
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0
+DRAIN_TICK_S = 0.05
+"""How often it is looked whether callers have left."""
+TOLD_AT_MOST = 5
+"""Callers that were turned away, told of by name."""
+MAX_ALONE = 1024
+"""Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
+SWEEP_SLICE_S = 0.002
+"""How long at a time pools are looked at, likewise."""
+
+
+_CUT_OFF = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1)
 
 
 class Telemetry(Protocol):
@@ -93,8 +114,13 @@ class DataPlane:
         upstream_limits: UpstreamLimits,
         health: Health,
         leases: LeaseTable,
+        clocks: Clocks,
+        retries: RetryLimits,
+        max_body_bytes: int = sys.maxsize,
         bound: float = DEFAULT_C,
         max_timeout_s: float = 600.0,
+        overload: OverloadSpec | None = None,
+        caps: Caps | None = None,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
@@ -102,11 +128,25 @@ class DataPlane:
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
         self.max_timeout_s = max_timeout_s
         self.health = health
+        self.clocks = clocks
+        self.caps = caps or Caps(max_in_flight=100_000, max_waiting=10_000)
+        """By what the packets ask for."""
+        overload = overload or OverloadSpec()
+        self.door = Door(overload, soon=loop.call_soon, clock=perf_counter, work=time.thread_time, random=random.random)
+        self.holds = Holds(loop, self.door)
+        self.monitor = Monitor(loop, overload, self._on_level)
+        self.max_body_bytes = max_body_bytes
         self.placement = Placement(loop, leases, bound=bound, pool=self.pool, on_defect=telemetry.defect)
         self.listeners: list[Listener] = []
-        self.draining = False
+        self.handshakes = HandshakeQueue(loop)
+        self.revoked: frozenset[bytes] | None = None
+        """Certificates that are revoked, by their marks; ``None`` where no lists are configured."""
         self.clock = time.time
         self.entropy = random.getrandbits
+        self.lifetimes = Lifetimes(random.getrandbits)
+        self.in_flight = 0
+        """Exchanges under way."""
+        self.retries = Retries(retries, lambda: self.in_flight)
         self._snapshot = EMPTY
         self._upstream_context = upstream_context
         self._upstream_limits = upstream_limits
@@ -116,13 +156,18 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.once: OnceOnly | None = None
+        """Knows the packets that are done once; without one, there are none."""
+        self._alone: set[Exchange] = set()
+        """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
-        self._to_judge: deque[Exchange | LocalExchange] = deque()
+        self._to_judge: deque[Exchange | LocalExchange | Arrival] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
-        self._drained = asyncio.Event()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._stopped = False
+        """What is still under way is being cut off."""
+        self._sweeper: asyncio.Handle | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -155,10 +200,11 @@ class DataPlane:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
 
-    def _exchanges(self) -> Iterator[Exchange | LocalExchange]:
+    def _exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
+        yield from self._alone
 
     def _judge_some(self) -> None:
         """Ask the snapshot in force about what is under way, a slice of it in each turn of the loop."""
@@ -180,6 +226,16 @@ class DataPlane:
         self.telemetry.judged_again(perf_counter() - self._judging_since)
         self._judging_since = None
 
+    def revoke(self, revoked: frozenset[bytes] | None) -> None:
+        """End what came in, and what went out, over a connection whose other side `revoked` names."""
+        self.revoked = revoked
+        if not revoked:
+            return
+        for listener in self.listeners:
+            listener.revoke(revoked)
+        for pool in (*self._pools.values(), *self._retired):
+            pool.revoke(revoked)
+
     def _retire(self, pool: Pool) -> None:
         self._retired.add(pool)
         pool.retire()
@@ -189,7 +245,15 @@ class DataPlane:
         pool = self._pools.get(agent.name)
         if pool is None or (pool.agent is not agent and pool.agent.endpoint != agent.endpoint):
             stranger = pool is not None
-            pool = Pool(agent, self.loop, self._upstream_limits, self._upstream_context, self.telemetry.defect)
+            pool = Pool(
+                agent,
+                self.loop,
+                self._upstream_limits,
+                self._upstream_context,
+                self.telemetry.defect,
+                self.lifetimes,
+                revoked=lambda: self.revoked,
+            )
             if stranger:
                 # Decided under an earlier snapshot: the agent that has this name now is another one.
                 self._retire(pool)
@@ -197,20 +261,38 @@ class DataPlane:
                 self._pools[agent.name] = pool
         return pool
 
-    @property
-    def in_flight(self) -> int:
-        """Exchanges under way."""
-        return sum(len(connection.exchanges) for listener in self.listeners for connection in listener.connections)
+    def leave_alone(self, exchange: Exchange) -> bool:
+        """Let `exchange` go on without its caller, if there is room for it."""
+        if self._stopped or len(self._alone) >= MAX_ALONE:
+            return False
+        self._alone.add(exchange)
+        self.in_flight += 1
+        return True
 
     def ended(self, exchange: Exchange, outcome: Outcome, refusal: Refusal | None) -> None:
         """An exchange is over."""
+        if exchange in self._alone:
+            self._alone.discard(exchange)
+            self.in_flight -= 1
         self.records.add(exchange, outcome, refusal)
-        self.settle()
 
-    def settle(self) -> None:
-        """Something under way is over: perhaps it was the last that the drain waits for."""
-        if self.draining and not self.in_flight:
-            self._drained.set()
+    @property
+    def pushed_back(self) -> Mapping[Push, int]:
+        """How often connections were held and closed, because requests went on within a ``retry-after``."""
+        return self.holds.counts
+
+    @property
+    def held(self) -> int:
+        """How many connections are held."""
+        return len(self.holds)
+
+    @property
+    def refused_connections(self) -> int:
+        """How many were closed at once, for lack of room."""
+        return sum(listener.refused for listener in self.listeners)
+
+    def _on_level(self, level: Level) -> None:
+        self.door.level = level
 
     async def start(self) -> None:
         """Bind every listener.
@@ -221,33 +303,73 @@ class DataPlane:
         """
         for listener in self.listeners:
             await listener.start()
+        self.monitor.start()
         self._sweep()
 
     def _sweep(self) -> None:
         now, wall = self.loop.time(), self.clock()
         for listener in self.listeners:
             listener.sweep(now, wall)
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
+            if self.door.level:
+                listener.part_with_some(now)
+        self._tell_of(self.door.sweep(perf_counter()))
+        for exchange in list(self._alone):
+            exchange.tick(now)
+        self._sweep_pools([*self._pools.values(), *self._retired], now, wall)
+
+    def _sweep_pools(self, pools: list[Pool], now: float, wall: float) -> None:
+        """Look at some of `pools`, then, after those who wait meanwhile, at the others."""
+        until = perf_counter() + SWEEP_SLICE_S
+        while pools:
+            pools.pop().sweep(now, wall)
+            if perf_counter() > until:
+                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now, wall)
+                return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
-    async def stop(self, drain_timeout_s: float) -> bool:
-        """Stop accepting, let open exchanges finish, close; ``False`` when time ran out on some."""
-        self.draining = True
+    @staticmethod
+    def _tell_of(turned_away: dict[str, int]) -> None:
+        """One line for all that were turned away at the door since the last one."""
+        if turned_away:
+            most = sorted(turned_away.items(), key=itemgetter(1), reverse=True)[:TOLD_AT_MOST]
+            told = ", ".join(f"{count} of {name or 'nobody known'}" for name, count in most)
+            log.warning("overload: turned away %d requests: %s", sum(turned_away.values()), told)
+
+    async def stop(self, drain_timeout_s: float, force: asyncio.Event) -> bool:
+        """Accept nobody else, let what is under way finish, close.
+
+        Args:
+            drain_timeout_s: how long that may take.
+            force: ends it before.
+
+        Returns:
+            ``False`` when something was cut off.
+
+        """
+        deadline = self.loop.time() + drain_timeout_s
+        self.monitor.stop()
+        self.holds.close()
         for listener in self.listeners:
-            listener.stop_accepting()
-            listener.drain()
-        if self.in_flight:
+            await listener.stop_accepting()
+        while sum(listener.leave(self.loop.time()) for listener in self.listeners) or self._alone:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), drain_timeout_s)
-        # What is decided is also to be written: one more turn of the loop flushes the last answers.
-        await asyncio.sleep(0)
-        clean = not self.in_flight
+                await asyncio.wait_for(force.wait(), DRAIN_TICK_S)
+            if force.is_set() or self.loop.time() > deadline:
+                break
+        self._stopped = True
+        under_way = list(self._exchanges())
+        for exchange in under_way:
+            exchange.cut_off(_CUT_OFF)
+        for listener in self.listeners:
+            listener.drain()
+        await asyncio.sleep(0)  # one more turn of the loop writes the last answers
         if self._sweeper is not None:
             self._sweeper.cancel()
         for listener in self.listeners:
-            listener.abort()
+            listener.close()
+        if self.once is not None:
+            await self.once.close()
         await self.placement.close()
         await self.gate.close()
         if self.local is not None:
@@ -255,4 +377,4 @@ class DataPlane:
         self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()
-        return clean
+        return not under_way

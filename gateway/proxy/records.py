@@ -106,6 +106,7 @@ def _handoff(
         path=_logged(head.path.partition(b"?")[0] if b"?" in head.path else head.path),
         status=exchange.status,
         attempts=exchange.attempts,
+        repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
         duration_ms=round(duration_s * 1000, 3),

@@ -6,7 +6,10 @@ One layer for callers, for agents and for the TLS inside a CONNECT tunnel; the s
 from __future__ import annotations
 
 import ssl
+import sys
 
+_DER = 2
+"""``_ssl.ENCODING_DER``."""
 _READ_BYTES = 16384
 """The most that one TLS record carries (RFC 8446 section 5.1)."""
 
@@ -108,8 +111,28 @@ class TlsLayer:
         """The peer's verified certificate, DER."""
         return self._object.getpeercert(binary_form=True)
 
+    def peer_chain(self) -> list[bytes]:
+        """The peer's certificate and those that vouch for it, the root last, DER; empty when it showed none.
 
-_BY_VERIFY_CODE = {10: "certificate-expired", 9: "certificate-not-yet-valid", 23: "certificate-revoked"}
+        A session that was resumed knows of the peer's certificate only.
+        """
+        if sys.version_info >= (3, 13):
+            chain = self._object.get_verified_chain()
+        else:  # the public method came with 3.13; what it calls was there before
+            found = self._object._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+            chain = [certificate.public_bytes(_DER) for certificate in found or ()]
+        own = self.peer_certificate()
+        return chain or ([own] if own is not None else [])
+
+
+_BY_VERIFY_CODE = {
+    3: "crl-missing",
+    9: "certificate-not-yet-valid",
+    10: "certificate-expired",
+    11: "crl-not-yet-valid",
+    12: "crl-expired",
+    23: "certificate-revoked",
+}
 
 
 def _failure(error: ssl.SSLError) -> TlsFailure:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import select
+import stat
 import sys
 import threading
 from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -43,6 +46,7 @@ class LineWriter:
         self._timer: TimerHandle | None = None
         self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._file = sys.stdout.fileno() if target is None else _open(target)
+        self._pipe = stat.S_ISFIFO(os.fstat(self._file).st_mode)
         self._thread = threading.Thread(target=self._write, name=name, daemon=True)
         self._thread.start()
 
@@ -66,10 +70,11 @@ class LineWriter:
 
     def _write(self) -> None:
         while (chunk := self._chunks.get()) is not None:
-            rest = memoryview(chunk)
             try:
-                while rest:
-                    rest = rest[os.write(self._file, rest) :]
+                for piece in _pieces(chunk, select.PIPE_BUF) if self._pipe else (chunk,):
+                    rest = memoryview(piece)
+                    while rest:
+                        rest = rest[os.write(self._file, rest) :]
             except OSError as error:
                 self.dropped += chunk.count(b"\n")
                 log.error("the %s cannot be written: %s", self.name, error)
@@ -80,6 +85,16 @@ class LineWriter:
         self._flush()
         self._chunks.put(None)
         self._thread.join(timeout=5)
+
+
+def _pieces(chunk: bytes, most: int) -> Iterator[bytes]:
+    """`chunk` in pieces of whole lines: a pipe takes up to `most` bytes at once, whoever else writes to it."""
+    start = 0
+    while len(chunk) - start > most:
+        end = chunk.rfind(b"\n", start, start + most) + 1 or chunk.find(b"\n", start) + 1
+        yield chunk[start:end]
+        start = end
+    yield chunk[start:]
 
 
 def _open(path: Path) -> int:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -67,9 +67,13 @@ class Metrics(Collector):
         self.last_reload_ok = True
         self.revision = ""
         self.in_flight: Callable[[], int] = lambda: 0
+        self.tasks: Callable[[], int] = lambda: 0
+        self.certificate_ends: Callable[[], Mapping[tuple[str, str], float]] = dict
+        """Seconds since the epoch, by kind (``own`` or ``crl``) and name."""
         self.lines_dropped: Callable[[], dict[str, int]] = dict
         """By what the lines are of."""
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def handoff(self, handoff: Handoff, gateway_s: float, duration_s: float) -> None:
         """Count one handoff."""
@@ -150,6 +154,7 @@ class Metrics(Collector):
         own.add_metric([], self._own.buckets(), self._own.total)
         yield own
         yield _gauge("phoenixflight_handoffs_in_flight", "Handoffs under way.", self.in_flight())
+        yield _gauge("phoenixflight_tasks", "Tasks of the event loop; none belongs to a request alone.", self.tasks())
         open_connections = GaugeMetricFamily(
             "phoenixflight_connections", "Open connections from callers.", labels=["listener"]
         )
@@ -198,6 +203,14 @@ class Metrics(Collector):
             ("file",),
             {(name,): count for name, count in self.lines_dropped().items()},
         )
+        ends = GaugeMetricFamily(
+            "phoenixflight_certificate_end_timestamp_seconds",
+            "When the gateway's own certificate ends, and each revocation list.",
+            labels=["kind", "name"],
+        )
+        for key, end in self.certificate_ends().items():
+            ends.add_metric(list(key), end)
+        yield ends
         info = GaugeMetricFamily("phoenixflight_revision_info", "The revision in force.", labels=["revision"])
         info.add_metric([self.revision], 1)
         yield info

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 from gateway.handoff import Handoff
 from gateway.recording import Decided, record
 from gateway.telemetry.lines import LineWriter
@@ -53,8 +56,20 @@ class Telemetry:
         """Something of ours failed."""
         self.metrics.defects += 1
 
-    def close(self) -> None:
-        """Flush everything."""
+    async def close(self, force: asyncio.Event) -> None:
+        """Flush everything; `force` ends the wait for a collector of spans that does not answer."""
         for writer in self._writers:
             writer.close()
-        self.tracing.close()
+        loop = asyncio.get_running_loop()
+        exported = asyncio.Event()
+
+        def export() -> None:
+            self.tracing.close()
+            loop.call_soon_threadsafe(exported.set)
+
+        # Not in the executor, whose threads are waited for when the process ends.
+        threading.Thread(target=export, name="last spans", daemon=True).start()
+        waits = [asyncio.create_task(each.wait()) for each in (exported, force)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()

@@ -33,7 +33,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, certs) -> Iterator[Running
 
 def attack(gateway: RunningGateway, *pieces: bytes) -> bytes:
     """Write the pieces, while it is let, and give what the gateway answered until it closed."""
-    with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         received = b""
         with contextlib.suppress(ConnectionError):
@@ -98,7 +98,7 @@ def test_an_attack_ends_with_its_connection_and_is_told_by_name(gateway: Running
 
 @pytest.mark.parametrize("piece", [b"x-slow: y\r\n", b"x"], ids=["a field at a time", "a byte at a time"])
 def test_a_slow_loris_is_cut_off_by_the_clock(gateway: RunningGateway, piece: bytes) -> None:
-    with beside(gateway), socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with beside(gateway), socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         connection.sendall(b"GET /run HTTP/1.1\r\n")
         began = time.monotonic()
         with pytest.raises(ConnectionError):
@@ -109,7 +109,7 @@ def test_a_slow_loris_is_cut_off_by_the_clock(gateway: RunningGateway, piece: by
 
 
 def test_a_flood_of_tiny_chunks_keeps_nobody_waiting(gateway: RunningGateway) -> None:
-    with beside(gateway), socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with beside(gateway), socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         connection.settimeout(0.5)
         connection.sendall(CHUNKED)
         with contextlib.suppress(TimeoutError):

@@ -103,6 +103,15 @@ def test_pipelined_requests_are_answered_in_order(agent: RawAgent, start_gateway
     assert received.count(b"HTTP/1.1 200 OK") == 3
 
 
+def test_the_last_of_pipelined_requests_may_ask_to_close(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(agent.port)])
+    request = b"GET /run HTTP/1.1\r\nhost: gateway\r\nflight-capability: code.execute\r\n"
+    received = talk(gateway, request + b"\r\n" + request + b"\r\n" + request + b"connection: close\r\n\r\n")
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+    assert received.count(b"connection: close") == 1
+    assert not received.endswith(b"<still open>")
+
+
 def test_a_header_section_over_its_limit_is_431(agent: RawAgent, start_gateway: StartGateway) -> None:
     gateway = start_gateway([member(agent.port)], limits={"maxHeaderBytes": 4096})
     received = talk(gateway, HEAD + b"x: " + b"a" * 8000 + b"\r\n\r\n")

@@ -126,6 +126,13 @@ def test_a_bad_field_costs_its_stream_and_reaches_no_agent(
         [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "g\r\nx: y")],
         [(":method", "GET"), (":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "g")],
         [(":method", "GET"), (":scheme", "http"), (":path", "/")],
+        [
+            (":method", "CONNECT"),
+            (":protocol", "websocket\r\n\r\nGET /second HTTP/1.1"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "g"),
+        ],
     ],
 )
 def test_no_pseudo_header_can_become_a_second_request(
@@ -151,6 +158,48 @@ def test_no_length_can_end_a_message_elsewhere_than_its_stream(agent: RawAgent, 
             assert isinstance(event, h2.events.StreamReset), lengths
         peer.socket.close()
     assert not any(data.endswith(b"job") for data in agent.received)
+
+
+def test_a_message_that_ends_short_of_its_length_takes_nothing_from_the_next(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+    peer = connect(gateway)
+    at_once = peer.request([*HEADERS, ("content-length", "5")])
+    assert peer.event(h2.events.StreamReset, at_once).error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    assert agent.received == []
+    by_trailers = peer.request([*HEADERS, ("content-length", "5")], ended=False)
+    peer.h2.send_headers(by_trailers, [("x-sum", "0")], end_stream=True)
+    peer.flush()
+    # The agent's answer may have come before the trailers: it is told of the end, or its connection is closed.
+    peer.until(lambda event: isinstance(event, (h2.events.StreamReset, h2.events.StreamEnded)))
+    good = peer.request([*HEADERS, ("x-number", "three")])
+    assert dict(peer.event(h2.events.ResponseReceived, good).headers)[":status"] == "200"
+    assert agent.received[-1].startswith(b"POST /run HTTP/1.1\r\n")
+    assert b"x-number: three" in agent.received[-1]
+    assert agent.connections == len(agent.received)
+
+
+def test_nothing_goes_into_a_tunnel_before_the_agent_has_agreed_to_it(raw_agent, start_gateway: StartGateway) -> None:
+    def refuses(agent: RawAgent, connection: socket.socket) -> None:
+        agent.read_head(connection)
+        connection.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            agent.received.append(connection.recv(1000))
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+        while piece := connection.recv(1000):
+            agent.received.append(piece)
+
+    agent = raw_agent(refuses)
+    gateway = start_gateway([member(agent.port)])
+    peer = connect(gateway)
+    pseudo = [(":method", "CONNECT"), (":protocol", "websocket"), *HEADERS[1:]]
+    stream = peer.request([*pseudo, ("sec-websocket-version", "13")], ended=False)
+    peer.h2.send_data(stream, b"GET /smuggled HTTP/1.1\r\nhost: agent\r\n\r\n")
+    peer.flush()
+    assert dict(peer.event(h2.events.ResponseReceived, stream).headers)[":status"] == "403"
+    gateway.handoff(status=403)
+    assert not any(b"smuggled" in data for data in agent.received)
 
 
 def test_a_reset_stream_cancels_its_upstream_request(raw_agent, start_gateway: StartGateway) -> None:

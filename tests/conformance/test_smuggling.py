@@ -246,7 +246,7 @@ def saw_nothing_of_it(upstream: RawAgent) -> None:
 
 def well_formed(gateway: RunningGateway, upstream: RawAgent) -> None:
     """The next request, on a connection of its own, is answered, and the agent sees just that."""
-    with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         connection.sendall(b"POST /well-formed HTTP/1.1\r\n" + PACKET + b"content-length: 3\r\n\r\njob")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     eventually(lambda: b"".join(upstream.received).endswith(b"\r\n\r\njob"))
@@ -256,7 +256,7 @@ def well_formed(gateway: RunningGateway, upstream: RawAgent) -> None:
 def test_no_agent_sees_an_ambiguous_request_that_came_by_http1(
     gateway: RunningGateway, upstream: RawAgent, name: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         connection.sendall(HTTP1[name] + SECOND)
         received = b""
         with contextlib.suppress(ConnectionResetError):  # the gateway closes, whatever else is on its way
@@ -273,7 +273,7 @@ def test_no_agent_sees_an_ambiguous_request_that_came_by_http2(
     gateway: RunningGateway, upstream: RawAgent, name: str
 ) -> None:
     fields, body = HTTP2[name]
-    with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         peer = Peer(connection)
         # A stream error or a connection error, as the gateway likes (RFC 9113 section 8.1.1).
         with contextlib.suppress(EOFError, ConnectionError):
@@ -291,7 +291,7 @@ def test_no_agent_sees_an_ambiguous_request_that_came_by_http2(
 def test_no_spelling_of_what_only_the_gateway_says_reaches_an_agent(
     gateway: RunningGateway, upstream: RawAgent, name: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         connection.sendall(b"GET /ambiguous-name HTTP/1.1\r\n" + PACKET + name.encode() + b": smuggled\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert MARK not in b"".join(upstream.received)
@@ -306,7 +306,7 @@ FORBIDDEN_TRAILERS = ["flight-from", "flight_from", "flight-capability", "author
 def test_what_belongs_into_the_head_is_dropped_from_the_trailers(
     gateway: RunningGateway, upstream: RawAgent, name: str, protocol: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", gateway.plain_port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 20) as connection:
         if protocol == "h2":
             peer = Peer(connection)
             stream = peer.request(HEADERS, ended=False)

@@ -66,19 +66,6 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     assert spec.connect_authority is None
     assert spec.trusted_hops == ()
     assert spec.listeners[0].client_auth is ClientAuth.REQUIRE
-    assert spec.limits.model_dump() == {
-        "headers_timeout_s": 10,
-        "idle_timeout_s": 300,
-        "connect_timeout_s": 5,
-        "upstream_idle_timeout_s": 60,
-        "max_timeout_s": 600,
-        "max_header_bytes": 65536,
-        "max_headers": 100,
-        "max_concurrent_streams": 256,
-        "max_connections_per_agent": 256,
-        "max_pending_per_agent": 1024,
-        "drain_timeout_s": 30,
-    }
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
@@ -208,3 +195,10 @@ def test_a_link_that_leads_nowhere_is_told_not_passed_over(tmp_path: Path) -> No
 def test_sources_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match=r"policies:1:1: No such file"):
         read_sources(tmp_path / "policies")
+
+
+def test_several_workers_need_a_place_to_agree_in(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, f"{MINIMAL}  workers: 2\n")
+    assert told.startswith("9:12: spec.workers: workers share signatures")
+    url = "redis://127.0.0.1:6379/0"
+    assert load(tmp_path, f"{MINIMAL}  workers: 2\n  redis: {{url: '{url}'}}\n").workers == 2

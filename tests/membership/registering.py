@@ -24,10 +24,12 @@ from gateway.membership.registration_store import RegistrationMemory, Registrati
 from gateway.policy import PolicySet
 from gateway.policy.load import load_all, load_policies
 from gateway.policy.membership import MembershipPolicySet
+from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.plane import DataPlane
+from gateway.proxy.retries import RetryLimits
 from gateway.proxy.upstream import UpstreamLimits
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -91,11 +93,11 @@ class Registering:
             upstream_context=tls.client,
             tunnel_context=lambda _: None,
             replay=ReplayMemory(),
-            health=Health(
-                HealthSpec(), on_change=self._changed, clock=loop.time, rng=Random(1), context=tls.client
-            ),
+            health=Health(HealthSpec(), on_change=self._changed, clock=loop.time, rng=Random(1), context=tls.client),
             leases=LeaseMemory(LeaseSpec()),
             upstream_limits=UpstreamLimits(),
+            clocks=Clocks(),
+            retries=RetryLimits(),
         )
         self.plane.local = LocalRequests(loop, self.registrations, telemetry.defect)
         self.listener = Listener(

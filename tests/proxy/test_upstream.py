@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE
+from random import getrandbits
 
 import pytest
 
 from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamLimits
+from gateway.refusal import Refusal
 from gateway.routing import Agent, Protocol
 
 LISTEN = """
@@ -24,6 +27,8 @@ time.sleep(60)
 class Asked:
     """An exchange that wants one answer."""
 
+    caller = ""
+
     def __init__(self) -> None:
         self.told = asyncio.Event()
 
@@ -33,11 +38,17 @@ class Asked:
     def on_connect_failed(self, why: str) -> None:
         self.told.set()
 
+    def on_turned_away(self, why: str) -> None:
+        raise AssertionError
+
     def on_agent_gone(self) -> None:
         self.told.set()
 
     def on_upstream_lost(self, *, untouched: bool, malformed: str) -> None:
         self.told.set()
+
+    def revoke(self, refusal: Refusal) -> None:
+        raise AssertionError
 
     def upstream_writable(self) -> None:
         raise AssertionError
@@ -66,12 +77,13 @@ async def test_nobody_waits_for_an_agent_that_died(protocol: Protocol, max_conne
             UpstreamLimits(max_connections=max_connections),
             lambda _: pytest.fail("no TLS here"),
             lambda: pytest.fail("a defect"),
+            Lifetimes(getrandbits),
         )
         asked = [Asked() for _ in range(40)]
         for number, each in enumerate(asked):
             if number == 2 * death:
                 process.kill()
-            assert pool.acquire(each)
+            assert not pool.acquire(each)
             await asyncio.sleep(0.0003)
         async with asyncio.timeout(5):
             for each in asked:

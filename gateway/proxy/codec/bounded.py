@@ -87,8 +87,9 @@ class BoundedConnection(h2.connection.H2Connection):
 
     @property
     def overlong(self) -> bool:
-        """Whether what is left over of the last read is more than a whole frame can be."""
-        return len(self.incoming_buffer._data) > self.max_inbound_frame_size + 9
+        """Whether what is left over of the last read begins a frame that is longer than one may be."""
+        rest = self.incoming_buffer._data
+        return len(rest) >= 3 and int.from_bytes(rest[:3], "big") > self.max_inbound_frame_size
 
     def _spend(self, kind: Kind, count: int = 1) -> None:
         if not self.guard.spend(kind, count):

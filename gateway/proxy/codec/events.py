@@ -157,6 +157,13 @@ class ServerCodec(Codec, Protocol):
     def backlogged(self) -> bool:
         """Whether events are held back until `release`, so that reading should pause."""
 
+    @property
+    def unfinished(self) -> int:
+        """The stream of which a header section has begun and not ended; 0 when there is none."""
+
+    def announce(self) -> None:
+        """Tell the peer that this connection is about to close; what it sends before it knows is still served."""
+
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         """Send an interim or final response head."""
 
@@ -170,3 +177,6 @@ class ClientCodec(Codec, Protocol):
 
     def send_request(self, head: RequestHead, *, ended: bool) -> int:
         """Open a stream with a request head and return its number."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life, where the protocol has one."""

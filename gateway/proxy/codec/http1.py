@@ -24,6 +24,7 @@ from gateway.proxy.codec.events import (
     ResponseReceived,
     StreamReset,
     TrailersReceived,
+    Writable,
 )
 from gateway.proxy.codec.trailers import for_agents, for_callers
 
@@ -43,6 +44,8 @@ _STATUS_LINE = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in
 _BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _LAST_CHUNK = b"0\r\n\r\n"
+_MAX_HELD = 4
+"""Events of pipelined requests, a read of body each at most, at which no more is read."""
 MAX_INTERIM = 32
 """1xx answers to one request."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
@@ -277,7 +280,13 @@ class Http1Server(_Http1):
         self._url = b""
         self._upgrade_key: dict[int, bytes] = {}
         self._keep_alive = True
+        self._leaving = False
         self._old = False
+        self._closing = False
+        self._tunnel = False
+        """What is read belongs to a tunnel, whose request may still wait for its turn."""
+        self._manners: dict[int, tuple[bool, bool, bool]] = {}
+        """Of messages whose turn has not come: whether to keep the connection, HTTP/1.0, a tunnel."""
         self._request_over = False
         self._ended_at_head = False
         self._head_request = False
@@ -287,20 +296,26 @@ class Http1Server(_Http1):
 
     @property
     def backlogged(self) -> bool:
-        return bool(self._held)
+        # While nothing is read, it goes unseen that the caller has gone: some is taken before that.
+        return len(self._held) > _MAX_HELD and not self._failed
+
+    @property
+    def unfinished(self) -> int:
+        return self._reading if self._begun else 0
 
     # -- reading ----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
         if self._failed or self.finished:
             return []
-        if self._raw:
-            return [DataReceived(self._reading, data, len(data))]
+        if self._tunnel:
+            self._events.append(DataReceived(self._reading, data, len(data)))
+            return self._take()
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if self._raw:
+            if self._tunnel:
                 if rest:
                     self._events.append(DataReceived(self._reading, rest, len(rest)))
             else:
@@ -342,6 +357,8 @@ class Http1Server(_Http1):
         first, last = events[0], events[-1]
         if type(first) is RequestReceived:
             self._head_request = first.head.method == b"HEAD"
+            keep_alive, self._old, self._raw = self._manners.pop(first.stream)
+            self._keep_alive = keep_alive and not self._closing
         kind = type(last)
         if kind is Ended or kind is TrailersReceived or (type(last) is RequestReceived and last.ended):
             self._request_over = True
@@ -349,13 +366,15 @@ class Http1Server(_Http1):
 
     def _fail(self, error: Exception) -> list[Event]:
         self._failed = True
-        self._keep_alive = False
         abuse = _abuse_of(error)
         if isinstance(_cause(error), _Pipelined):
             # Not when it is this message's turn: now, and without an answer to it.
+            self._keep_alive = False
             self._events = []
             self._held = []
             return [ConnectionFailed(_text(error), abuse=abuse)]
+        if self._reading == self._serving:
+            self._keep_alive = False  # else those before it have their turn
         self._events.append(ConnectionFailed(_text(error), self._reading, isinstance(_cause(error), _TooLarge), abuse))
         return self._take()
 
@@ -397,8 +416,8 @@ class Http1Server(_Http1):
         method: bytes = parser.get_method()
         url, self._url = self._url, b""
         version = parser.get_http_version()
-        self._old = version == "1.0"
-        if not self._old and version != "1.1":
+        old = version == "1.0"
+        if not old and version != "1.1":
             raise _Rejected(f"HTTP/{version} is not spoken here")
         host: bytes | None = None
         has_body = False
@@ -421,7 +440,7 @@ class Http1Server(_Http1):
                 has_body = value != b"0"
                 framed = True
             elif name == b"transfer-encoding":
-                if value.lower() != b"chunked" or self._old:
+                if value.lower() != b"chunked" or old:
                     raise _Rejected(f"transfer-encoding {value[:40].decode('latin-1')!r} is not supported")
                 has_body = framed = True
             elif name == b"expect":
@@ -433,12 +452,12 @@ class Http1Server(_Http1):
             if name in _HOP_BY_HOP or name == b"te":
                 connection_fields = True
             kept.append(item)
-        if not host and not self._old:
+        if not host and not old:
             raise _Rejected("no Host field")
         if expects and not has_body:
             raise _Rejected("an expectation without a body")
         upgrading = parser.should_upgrade()
-        self._keep_alive = parser.should_keep_alive()
+        keep_alive = parser.should_keep_alive()
         if connection_fields:
             kept = _end_to_end(kept)
         if has_body and upgrading:
@@ -450,7 +469,7 @@ class Http1Server(_Http1):
         if method == b"CONNECT":
             if framed:
                 raise _Rejected("a CONNECT with a body: what follows it is the tunnel's")
-            self._raw = True
+            self._tunnel = True
         elif upgrading and upgrade == b"websocket" and method == b"GET":
             if framed:
                 raise _Rejected("a websocket upgrade with a body")
@@ -460,10 +479,11 @@ class Http1Server(_Http1):
             self._upgrade_key = {self._reading: key}
             kept = [item for item in kept if item[0] != b"sec-websocket-key"]
             method, protocol = b"CONNECT", b"websocket"
-            self._raw = True
+            self._tunnel = True
         head = RequestHead(method, scheme, authority, path, kept, protocol)
         self._in_head = self._begun = False
-        ended = not has_body and not self._raw
+        self._manners[self._reading] = keep_alive, old, self._tunnel
+        ended = not has_body and not self._tunnel
         self._ended_at_head = ended
         self._events.append(RequestReceived(self._reading, head, ended))
 
@@ -490,7 +510,7 @@ class Http1Server(_Http1):
 
     def on_message_complete(self) -> None:
         """httptools: the request is whole."""
-        if self._framing or self._raw:
+        if self._framing or self._tunnel:
             return  # an upgrade: what follows is a tunnel, or a body that a fresh parser will read
         if not self._ended_at_head:
             self._events.append(self._message_ended())
@@ -535,7 +555,7 @@ class Http1Server(_Http1):
             else:
                 self._chunked = True
                 out.append(b"transfer-encoding: chunked\r\n")
-        if not self._keep_alive or not self._request_over:
+        if not self._keep_alive or not self._request_over or self._leaving:
             self._keep_alive = False
             out.append(b"connection: close\r\n\r\n")
         elif self._old:
@@ -560,8 +580,13 @@ class Http1Server(_Http1):
         self.finished = True
         self.aborted = True
 
+    def announce(self) -> None:
+        self._leaving = True  # the next answer says so
+
     def close(self) -> None:
+        self._closing = True
         self._keep_alive = False
+        self._leaving = True
         if self._in_head and not self._begun and self._reading == self._serving:
             self.finished = True
 
@@ -578,7 +603,11 @@ class Http1Client(_Http1):
         self._busy = False
         self._reading = 0
         self._method = b""
+        self._seen_bytes = 0
+        """Of the answer's first line, up to where its version stands."""
         self._key = b""
+        self._upgrading: list[bytes] | None = None
+        """What was sent into a tunnel that the agent has not agreed to: to one that does not, it would be a request."""
         self._until_eof = False
         self._response_over = True
         self._request_over = True
@@ -592,6 +621,9 @@ class Http1Client(_Http1):
 
     # -- writing ----------------------------------------------------------------------------------------
 
+    def ping(self) -> None:
+        """HTTP/1.1 has none: the kernel asks the peer's kernel."""
+
     def send_request(self, head: RequestHead, *, ended: bool) -> int:
         self._busy = True
         self._reading += 1
@@ -600,9 +632,10 @@ class Http1Client(_Http1):
         self._request_over = ended
         self._until_eof = False
         self._chunked = False
-        self._interims = 0
+        self._interims = self._seen_bytes = 0
         self._begin_message()
         out = self._out
+        self._upgrading = [] if head.protocol else None
         if head.protocol:
             self._key = base64.b64encode(self._entropy(16))
             out += (b"GET ", head.path, b" HTTP/1.1\r\nhost: ", head.authority)
@@ -625,6 +658,12 @@ class Http1Client(_Http1):
                 out.append(b"content-length: 0\r\n")
         out.append(b"\r\n")
         return self._reading
+
+    def send_data(self, stream: int, data: bytes) -> bool:
+        if self._upgrading is not None:
+            self._upgrading.append(data)
+            return False
+        return super().send_data(stream, data)
 
     def end(self, stream: int, trailers: Fields | None = None) -> None:
         if self._raw:
@@ -656,8 +695,12 @@ class Http1Client(_Http1):
             return [DataReceived(self._reading, data, len(data))]
         if self._response_over:
             return self._fail("bytes that answer no request")
-        if self._begun and not self._unparsed_bytes and not self._interims and data[:5] != b"HTTP/"[: len(data)]:
-            return self._fail("an answer that does not begin with its version")  # llhttp takes RTSP, and empty lines
+        seen = self._seen_bytes
+        if seen < 5:
+            if data[: 5 - seen] != b"HTTP/"[seen : seen + len(data)]:
+                # llhttp takes RTSP, and empty lines
+                return self._fail("an answer that does not begin with its version")
+            self._seen_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -691,7 +734,7 @@ class Http1Client(_Http1):
 
     def on_body(self, body: bytes) -> None:
         """httptools: a piece of body."""
-        if self._response_over:
+        if self._response_over or self._interim:
             raise _Rejected("a body where there can be none")
         super().on_body(body)
 
@@ -720,12 +763,16 @@ class Http1Client(_Http1):
             self._interim = False
             kept = [item for item in _end_to_end(fields) if item[0] != b"sec-websocket-accept"]
             self._events.append(ResponseReceived(self._reading, ResponseHead(200, kept), ended=False))
+            self._enter_tunnel()
             return
+        if status < 100:
+            raise _Rejected(f"a status of {status}")
         if self._interim:
             self._interims += 1
             if self._interims > MAX_INTERIM:
                 raise _Rejected(f"more than {MAX_INTERIM} interim answers")
-            self._events.append(ResponseReceived(self._reading, ResponseHead(status, _end_to_end(fields)), False))
+            kept = [item for item in _end_to_end(fields) if item[0] != b"content-length"]
+            self._events.append(ResponseReceived(self._reading, ResponseHead(status, kept), False))
             return
         if not self._parser.should_keep_alive():
             self._keep_alive = False
@@ -739,6 +786,14 @@ class Http1Client(_Http1):
             if self._method == b"HEAD":
                 # llhttp cannot know that no body follows; a fresh parser reads the next response.
                 self._parser = httptools.HttpResponseParser(self)
+
+    def _enter_tunnel(self) -> None:
+        held, self._upgrading = self._upgrading, None
+        if held:
+            self._out += held
+            self._events.append(Writable(self._reading))
+        if self._request_over:
+            self.finished = True
 
     def _framed_by(self, fields: Fields) -> tuple[bytes | None, bool, bool]:
         """A response's length, whether it is chunked, and whether none of its fields concerns the connection."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead, field_value
+from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead
 from gateway.proxy.codec.bounded import Abused, BoundedConnection
 from gateway.proxy.codec.budget import FloodGuard, Kind
 from gateway.proxy.codec.events import (
@@ -52,14 +52,19 @@ JOINED_BYTES = 16 * 1024
 _DEFAULT_WINDOW = 65535
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5; HTTP/1.1 readers differ about them
 _BAD_PATH = re.compile(rb"[\x00-\x20\x7f#]")
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _GOOD_NAMES: set[bytes] = set()
 _MAX_GOOD_NAMES = 1024
+_HEADERS_FRAME = 1
 _GOAWAY = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00%b%b"
-_GOAWAY_NO_ERROR = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x00"
+"""A GOAWAY frame, but for the last stream that it speaks of, and why."""
+_ALL_STREAMS = b"\x7f\xff\xff\xff"
+_NO_ERROR = bytes(4)
+_LAST_CALL = b"lastcall"
+_PING_LAST_CALL = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + _LAST_CALL
 
 
 class _Malformed(ValueError):
@@ -103,7 +108,7 @@ def _check_fields(fields: Fields) -> int:
             length = True
         if value and (value[0] in b" \t" or value[-1] in b" \t"):
             raise _Malformed
-    if _BAD_VALUE.search(b"\x01".join([value for _, value in fields])):
+    if _BAD_VALUE.search(b" ".join([value for _, value in fields])):
         raise _Malformed
     return size
 
@@ -152,7 +157,7 @@ def _request_head(headers: Fields, limits: _Limits) -> RequestHead:
     if not pseudo.keys() <= _REQUEST_PSEUDO:
         raise _Malformed
     method = pseudo.get(b":method", b"")
-    if _METHOD.fullmatch(method) is None:
+    if _TOKEN.fullmatch(method) is None:
         raise _Malformed
     scheme = pseudo.get(b":scheme", b"")
     path = pseudo.get(b":path", b"")
@@ -165,7 +170,7 @@ def _request_head(headers: Fields, limits: _Limits) -> RequestHead:
         scheme not in (b"http", b"https")
         or not (path[:1] == b"/" or path == b"*")
         or _BAD_PATH.search(path)
-        or (protocol and (method != b"CONNECT" or _METHOD.fullmatch(protocol) is None))
+        or (protocol and (method != b"CONNECT" or _TOKEN.fullmatch(protocol) is None))
     ):
         raise _Malformed
     cookies = 0
@@ -195,6 +200,8 @@ def _response_head(headers: Fields, limits: _Limits) -> ResponseHead:
     status = pseudo.get(b":status", b"")
     if len(pseudo) != 1 or len(status) != 3 or not status.isdigit() or status < b"100" or status == b"101":
         raise _Malformed
+    if status < b"200":  # RFC 9110 section 8.6: an interim response has no content
+        fields = [item for item in fields if item[0] != b"content-length"]
     return ResponseHead(int(status), fields)
 
 
@@ -232,6 +239,7 @@ class _Http2:
         }
         if client:
             settings[_Setting.ENABLE_PUSH] = 0
+            settings[_Setting.MAX_CONCURRENT_STREAMS] = 0  # of the agent's own: the library would keep each
         else:
             settings[_Setting.MAX_CONCURRENT_STREAMS] = max_streams
             settings[_Setting.ENABLE_CONNECT_PROTOCOL] = 1
@@ -351,6 +359,7 @@ class _Http2:
         fields: Fields = list(event.headers)
         try:
             size = _check_fields(fields)
+            self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return
@@ -359,6 +368,15 @@ class _Http2:
             return
         self._headed.add(stream)
         self._events.append(TrailersReceived(stream, self._sound_trailers(fields)))
+
+    def _check_length(self, stream: int) -> None:
+        """RFC 9113 section 8.1.1: a message that ends is as long as it said.
+
+        The library looks only where DATA ends it; over HTTP/1.1 what is missing would be taken from the next message.
+        """
+        known = self._connection.streams.get(stream)
+        if known is None or known._expected_content_length not in (None, known._actual_content_length):
+            raise _Malformed
 
     def _on_reset(self, event: Any) -> None:
         stream = event.stream_id
@@ -391,6 +409,10 @@ class _Http2:
     def _ours(self, stream: int) -> bool:
         """Whether this side opened `stream`."""
         raise NotImplementedError
+
+    def _last_stream(self) -> bytes:
+        """The last stream of the peer's that is served, as a GOAWAY has it."""
+        return _ALL_STREAMS
 
     def _sound_trailers(self, fields: Fields) -> Fields:
         """Trailers without what may not stand there."""
@@ -577,7 +599,7 @@ class _Http2:
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self._extra.append(_GOAWAY_NO_ERROR)
+            self._extra.append(_GOAWAY % (self._last_stream(), _NO_ERROR))
         if not self._open:
             self.finished = True
 
@@ -601,11 +623,40 @@ class Http2Server(_Http2):
             clock=clock,
         )
         self._handlers[_ev.RequestReceived] = self._on_request
+        self._handlers[_ev.PingAckReceived] = self._on_ping_ack
+        self._leaving = False
 
     backlogged = False
 
+    @property
+    def unfinished(self) -> int:
+        buffer = self._connection.incoming_buffer
+        if buffer._headers_buffer:
+            stream: int = buffer._headers_buffer[0].stream_id
+            return stream
+        # A frame of which only a part is there: its type and stream stand in its first 9 bytes (RFC 9113 section 4.1).
+        partial = buffer._data
+        if len(partial) < 9 or partial[3] != _HEADERS_FRAME:
+            return 0
+        return int.from_bytes(partial[5:9], "big")
+
     def _ours(self, stream: int) -> bool:
         return False
+
+    def _last_stream(self) -> bytes:
+        last: int = self._connection.highest_inbound_stream_id
+        return last.to_bytes(4, "big")
+
+    def announce(self) -> None:
+        # RFC 9113 section 6.8: first a GOAWAY that refuses nothing; once the PING behind it is answered, all streams
+        # that the peer opened before it knew are here.
+        if not (self._leaving or self._closing):
+            self._leaving = True
+            self._extra.append(_GOAWAY % (_ALL_STREAMS, _NO_ERROR) + _PING_LAST_CALL)
+
+    def _on_ping_ack(self, event: Any) -> None:
+        if self._leaving and event.ping_data == _LAST_CALL:
+            self.close()
 
     def _on_request(self, event: Any) -> None:
         stream = event.stream_id
@@ -619,10 +670,9 @@ class Http2Server(_Http2):
         ended = event.stream_ended is not None
         begun: Event
         try:
-            head = _request_head(event.headers, self._limits)
-            if ended and int(field_value(head.fields, b"content-length") or 0):
-                raise _Malformed  # RFC 9113 section 8.1.1: it says that there is a body
-            begun = RequestReceived(stream, head, ended)
+            begun = RequestReceived(stream, _request_head(event.headers, self._limits), ended)
+            if ended:
+                self._check_length(stream)
         except _TooLarge as error:
             self._guard.spend(Kind.OVERSIZED)
             begun = RequestRefused(stream, error.detail, error.abuse)
@@ -683,6 +733,9 @@ class Http2Client(_Http2):
     def _ours(self, stream: int) -> bool:
         return True
 
+    def ping(self) -> None:
+        self._connection.ping(bytes(8))
+
     def _sound_trailers(self, fields: Fields) -> Fields:
         return for_callers(fields)
 
@@ -714,6 +767,8 @@ class Http2Client(_Http2):
             return
         try:
             head = _response_head(event.headers, self._limits)
+            if ended and head.status not in (204, 304):
+                self._check_length(stream)
         except _Malformed:
             self._refuse_stream(stream)
             return

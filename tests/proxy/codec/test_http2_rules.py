@@ -11,6 +11,7 @@ import h2.settings
 import pytest
 from hpack import Encoder
 from hyperframe.frame import (
+    ContinuationFrame,
     DataFrame,
     Frame,
     GoAwayFrame,
@@ -341,7 +342,7 @@ def test_close_lets_open_streams_finish_and_refuses_new_ones(implementation: Imp
     caller = Caller(implementation)
     caller.request(1)
     caller.codec.close()
-    assert [f.last_stream_id for f in caller.read() if isinstance(f, GoAwayFrame)] == [2**31 - 1]
+    assert [f.last_stream_id for f in caller.read() if isinstance(f, GoAwayFrame)] == [1]
     assert caller.send(caller.head(3)) == []
     assert resets(caller.read()) == [(3, REFUSED_STREAM)]
     assert not caller.codec.finished
@@ -350,6 +351,52 @@ def test_close_lets_open_streams_finish_and_refuses_new_ones(implementation: Imp
     caller.codec.release(1)
     assert [type(frame) for frame in caller.read()] == [HeadersFrame]
     assert caller.codec.finished
+
+
+def test_who_hears_that_the_connection_closes_may_send_until_it_has_answered(implementation: Implementation) -> None:
+    caller = Caller(implementation)
+    caller.codec.announce()
+    caller.codec.announce()
+    goaway, ping = caller.read()
+    assert (goaway.last_stream_id, goaway.error_code) == (2**31 - 1, NO_ERROR)
+    assert isinstance(caller.request(1, ended=True), RequestReceived)
+    caller.send(PingFrame(0, bytes(8), flags={"ACK"}))
+    assert caller.read() == []
+    caller.send(caller.head(3), PingFrame(0, ping.opaque_data, flags={"ACK"}))
+    assert [frame.last_stream_id for frame in caller.read()] == [3]
+    assert caller.send(caller.head(5)) == []
+    assert resets(caller.read()) == [(5, REFUSED_STREAM)]
+
+
+def test_a_head_that_has_not_ended_is_known_by_its_stream(implementation: Implementation) -> None:
+    caller = Caller(implementation)
+    assert caller.codec.unfinished == 0
+    whole = caller.head(1).serialize()
+    caller.codec.receive(whole[:12])
+    assert caller.codec.unfinished == 1
+    caller.codec.receive(whole[12:])
+    assert caller.codec.unfinished == 0
+    block = caller.encoder.encode(HEAD)
+    caller.send(HeadersFrame(3, block[:2]))
+    assert caller.codec.unfinished == 3
+    assert isinstance(caller.send(ContinuationFrame(3, block[2:], flags={"END_HEADERS"}))[0], RequestReceived)
+    assert caller.codec.unfinished == 0
+
+
+def test_small_frames_of_one_read_are_one_piece(implementation: Implementation) -> None:
+    caller = Caller(implementation)
+    caller.request(1)
+    (event,) = caller.send(*[data(1, b"%d" % at) for at in range(10)])
+    assert isinstance(event, DataReceived)
+    assert (event.data, event.size) == (b"0123456789", 10)
+
+
+def test_a_ping_asks_the_agent_for_a_sign_of_life(implementation: Implementation) -> None:
+    agent = Agent(implementation)
+    agent.codec.ping()
+    (frame,) = frames_of(agent.codec.output())
+    assert isinstance(frame, PingFrame)
+    assert agent.send(PingFrame(0, bytes(8), flags={"ACK"})) == []
 
 
 def test_a_stream_that_is_broken_off_is_told_once_by_either_side(implementation: Implementation) -> None:

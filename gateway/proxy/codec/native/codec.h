@@ -27,6 +27,7 @@
 #define ENCODER_TABLE_BYTES 4096
 #define HELD_BYTES (8 * 1024 * 1024)
 #define SMALL_BYTES 512
+#define JOINED_BYTES (16 * 1024)
 #define SETTINGS_IN_ONE 8                     /* as in bounded.py */
 #define SPARE_CONTINUATIONS 8
 #define FRAME_BYTES 16384
@@ -34,6 +35,7 @@
 #define PREFACE_BYTES 24
 #define GREATEST_STREAM 0x7fffffff
 #define OUTPUT_BYTES 1024                     /* what output begins with; it grows as needed, and is given away whole */
+#define LAST_CALL "lastcall"                  /* what the PING behind the first GOAWAY holds */
 #define NAMES 256                             /* names kept, by hash: the ones met last */
 #define LONGEST_NAME 64
 
@@ -123,6 +125,8 @@ typedef struct {
     bool client;
     bool busy;                /* inside nghttp2, which must not be entered twice */
     bool dirty;               /* nghttp2 may have something to write */
+    bool leaving;             /* the peer was told that we are about to close */
+    bool called;              /* the peer has answered it */
     bool closing;
     char finished;            /* a Python attribute */
     unsigned max_streams;
@@ -149,6 +153,8 @@ typedef struct {
     size_t skip;              /* bytes up to the next frame's head */
     size_t block;             /* encoded bytes of the header block so far */
     unsigned continuations;
+    int32_t partial_head;     /* stream of the frame being skipped, if it is HEADERS; else 0 */
+    int32_t unfinished;       /* stream whose header section has begun and not ended; 0 for none */
     bool resizing;            /* the block begins with a new size for HPACK's table */
     int32_t highest;          /* stream that the peer has opened */
     int32_t broken_off;       /* stream that the peer has reset last */
@@ -204,6 +210,7 @@ ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t 
                   nghttp2_data_source *source, void *user);
 int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user);
 
+int begin_close(Connection *c);
 extern PyType_Spec connection_spec;
 
 /* module.c */

@@ -55,6 +55,9 @@ static int take(Connection *c, const uint8_t *data, size_t size)
     if (c->late && reset_with(c, c->late, NGHTTP2_STREAM_CLOSED))
         return -1;
     c->late = 0;
+    if (c->called && begin_close(c))
+        return -1;
+    c->called = false;
     if (pump(c) || (c->kinds && (settle(c) || (c->dirty && pump(c)))))
         return -1;
     if (!c->abuse && !c->failure)
@@ -263,20 +266,59 @@ static PyObject *release(Connection *c, PyObject *number)
     return PyList_New(0);
 }
 
-static PyObject *close_(Connection *c, PyObject *nothing)
+/* GOAWAY is said past nghttp2, which would leave out the streams that are still to come, where we refuse them. */
+static int put_goaway(Connection *c, uint32_t last)
 {
-    /* Said past nghttp2, which would ignore the streams that are still to come, where we refuse them. */
-    static const uint8_t goaway[] = {0, 0, 8, NGHTTP2_GOAWAY, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0};
-    (void)nothing;
-    if (enter(c))
-        return NULL;
+    const uint8_t frame[] = {0, 0, 8, NGHTTP2_GOAWAY, 0, 0, 0, 0, 0,
+                             (uint8_t)(last >> 24), (uint8_t)(last >> 16), (uint8_t)(last >> 8), (uint8_t)last, 0, 0, 0, 0};
+    return (c->dirty && pump(c)) || put(c, frame, sizeof frame) ? -1 : 0;
+}
+
+/* Take no new streams; the open ones may finish. */
+int begin_close(Connection *c)
+{
     if (!c->closing) {
         c->closing = true;
-        if ((c->dirty && pump(c)) || put(c, goaway, sizeof goaway))
-            return NULL;
+        if (put_goaway(c, c->client ? GREATEST_STREAM : (uint32_t)c->highest))
+            return -1;
     }
     if (!c->open)
         c->finished = 1;
+    return 0;
+}
+
+static PyObject *close_(Connection *c, PyObject *nothing)
+{
+    (void)nothing;
+    if (enter(c) || begin_close(c))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* RFC 9113 section 6.8: first a GOAWAY that refuses nothing; once the PING behind it is answered, all streams that the peer
+ * opened before it knew are here. */
+static PyObject *announce(Connection *c, PyObject *nothing)
+{
+    static const uint8_t ping_head[] = {0, 0, 8, NGHTTP2_PING, 0, 0, 0, 0, 0};
+    (void)nothing;
+    if (enter(c))
+        return NULL;
+    if (c->leaving || c->closing)
+        Py_RETURN_NONE;
+    c->leaving = true;
+    if (put_goaway(c, GREATEST_STREAM) || put(c, ping_head, sizeof ping_head) || put(c, (const uint8_t *)LAST_CALL, 8))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *ping(Connection *c, PyObject *nothing)
+{
+    (void)nothing;
+    if (enter(c))
+        return NULL;
+    c->dirty = true;
+    if (nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL))
+        return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -374,6 +416,13 @@ done:
     return PyErr_Occurred() ? NULL : PyLong_FromLong(id);
 }
 
+/* Of a frame that is partly there, its type and stream stand in its first 9 bytes (RFC 9113 section 4.1). */
+static PyObject *get_unfinished(Connection *c, void *nothing)
+{
+    (void)nothing;
+    return PyLong_FromLong(c->unfinished ? c->unfinished : c->skip && c->partial_head ? c->partial_head : 0);
+}
+
 static PyObject *get_room(Connection *c, void *nothing)
 {
     (void)nothing;
@@ -397,10 +446,11 @@ static int greet(Connection *c)
     };
     nghttp2_settings_entry client[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0}, /* of the agent's own */
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)c->max_header_bytes},
     };
-    int error = c->client ? nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, client, 3)
+    int error = c->client ? nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, client, 4)
                           : nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, server, 4);
     if (!error)
         error = nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW_BYTES);
@@ -490,6 +540,8 @@ static PyMethodDef connection_methods[] = {
     METHOD(consumed, METH_FASTCALL),
     METHOD(release, METH_O),
     {"close", (PyCFunction)close_, METH_NOARGS, NULL},
+    METHOD(announce, METH_NOARGS),
+    METHOD(ping, METH_NOARGS),
     METHOD(send_response, METH_FASTCALL | METH_KEYWORDS),
     METHOD(send_request, METH_FASTCALL | METH_KEYWORDS),
     {NULL, NULL, 0, NULL},
@@ -500,6 +552,7 @@ static PyMemberDef connection_members[] = {
 };
 static PyGetSetDef connection_attributes[] = {
     {"room", (getter)get_room, NULL, NULL, NULL},
+    {"unfinished", (getter)get_unfinished, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot connection_slots[] = {

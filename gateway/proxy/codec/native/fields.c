@@ -73,11 +73,11 @@ static PyObject *name_of(Module *module, nghttp2_vec text, enum meaning *meaning
     return name;
 }
 
-/* RFC 9113 section 8.2.1: what no value may hold. */
+/* RFC 9113 section 8.2.1 and RFC 9110 section 5.5: what no value may hold. */
 static bool good_value(nghttp2_vec value)
 {
     for (size_t at = 0; at < value.len; at++)
-        if (value.base[at] == '\r' || value.base[at] == '\n' || value.base[at] == '\0')
+        if ((value.base[at] < ' ' && value.base[at] != '\t') || value.base[at] == 0x7f)
             return false;
     if (!value.len)
         return true;
@@ -195,7 +195,9 @@ int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbu
     if (!section->malformed && meaning == LENGTH)
         take_length(c->module, section, value);
     section->count += meaning == COOKIE ? !section->cookies++ : 1;
-    if (section->malformed || too_large(c)) {
+    /* RFC 9110 section 8.6: an interim response has no content. */
+    bool interim = c->client && section->pseudo[STATUS] && *PyBytes_AS_STRING(section->pseudo[STATUS]) == '1';
+    if (section->malformed || too_large(c) || (meaning == LENGTH && interim)) {
         Py_DECREF(known);
         return 0;
     }

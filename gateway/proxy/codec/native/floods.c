@@ -74,6 +74,10 @@ static int count_frame(Connection *c, int next)
     bool over = id == c->broken_off || ((c->client || id <= c->highest) && !find(c, id));
     size_t max_block = 2 * c->max_header_bytes;
     c->skip = size;
+    bool heading = type == NGHTTP2_HEADERS || type == NGHTTP2_CONTINUATION;
+    c->partial_head = heading ? id : 0;
+    if (heading)
+        c->unfinished = flags & NGHTTP2_FLAG_END_HEADERS ? 0 : id;
     switch (type) {
     case NGHTTP2_DATA: {
         size_t padding = flags & NGHTTP2_FLAG_PADDED && size ? 1 + (next < 0 ? size - 1 : (size_t)next) : 0;

@@ -202,6 +202,10 @@ int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
         if (released && c->closing && !c->open)
             c->finished = 1;
         return known ? tell_reset(c, id, frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) : 0;
+    case NGHTTP2_PING:
+        c->called = c->called || (c->leaving && frame->hd.flags & NGHTTP2_FLAG_ACK
+                                  && !memcmp(frame->ping.opaque_data, LAST_CALL, 8));
+        return 0;
     case NGHTTP2_GOAWAY:
         return on_goaway(c, frame->goaway.last_stream_id);
     default:
@@ -232,6 +236,31 @@ static int discard(Connection *c, Stream *s, size_t size)
     return give_back(c, s, size);
 }
 
+/* Many small frames in a read are one piece for those behind us, so that each costs no more than it must; 1 when done. */
+static int join(Connection *c, int32_t id, const uint8_t *data, size_t size)
+{
+    Py_ssize_t at = PyList_GET_SIZE(c->events) - 1;
+    PyObject *last = at >= 0 ? PyList_GET_ITEM(c->events, at) : NULL;
+    if (!last || (PyObject *)Py_TYPE(last) != c->module->data_received)
+        return 0;
+    PyObject *stream = PyObject_GetAttrString(last, "stream"), *body = PyObject_GetAttrString(last, "data");
+    bool fits = stream && body && PyLong_AsLong(stream) == id && PyBytes_GET_SIZE(body) < JOINED_BYTES;
+    Py_XDECREF(stream);
+    if (!fits) {
+        Py_XDECREF(body);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_ssize_t before = PyBytes_GET_SIZE(body);
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, before + (Py_ssize_t)size);
+    if (whole) {
+        memcpy(PyBytes_AS_STRING(whole), PyBytes_AS_STRING(body), (size_t)before);
+        memcpy(PyBytes_AS_STRING(whole) + before, data, size);
+    }
+    Py_DECREF(body);
+    PyObject *event = MAKE(c->module->data_received, PyLong_FromLong(id), whole, PyLong_FromSsize_t(before + (Py_ssize_t)size));
+    return event && !PyList_SetItem(c->events, at, event) ? 1 : -1;
+}
+
 int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t size, void *user)
 {
     (void)flags;
@@ -246,6 +275,9 @@ int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *
     if (!(s->flags & OPEN) || s->flags & RELEASED)
         return discard(c, s, size);
     s->owed += size;
+    int joined = size < SMALL_BYTES ? join(c, id, data, size) : 0;
+    if (joined)
+        return joined > 0 ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
     return tell(c, MAKE(c->module->data_received, PyLong_FromLong(id),
                         PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size), PyLong_FromSize_t(size)));
 }

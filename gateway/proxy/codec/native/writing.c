@@ -130,8 +130,9 @@ int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
                                                          : nghttp2_http2_strerror(frame->goaway.error_code);
         size_t size = frame->goaway.opaque_data_len ? frame->goaway.opaque_data_len : strlen(said);
         c->failure = PyUnicode_DecodeLatin1(said, (Py_ssize_t)size, NULL);
-        if (c->failure && frame->goaway.error_code == NGHTTP2_COMPRESSION_ERROR && c->resizing && !c->abuse)
-            c->abuse = PyUnicode_FromString("header-table-growth");
+        if (c->failure && frame->goaway.error_code == NGHTTP2_COMPRESSION_ERROR && !c->abuse
+            && (c->resizing || c->unfinished)) /* what it says not to end is as large as it likes */
+            c->abuse = PyUnicode_FromString(c->resizing ? "header-table-growth" : "header-list-too-large");
         return PyErr_Occurred() ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
     }
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR)
