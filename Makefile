@@ -14,7 +14,8 @@ demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
 
 # Where HTTP/2 on nghttp2 could be compiled, the suite runs on it, and what tells of the wire runs on jh2 as well.
-HTTP2_TESTS := tests/property/test_http2_codec.py tests/conformance tests/integration/test_h2spec.py
+HTTP2_TESTS := $(addprefix tests/conformance/test_,abuse_http2.py bodies.py drain.py http2.py smuggling.py) \
+	tests/integration/test_h2spec.py
 
 test: $(VENV)/.dev
 	tools/test-deps
