@@ -1,13 +1,17 @@
 /* HTTP/2 (RFC 9113) on nghttp2, behind the codec seam: `Connection` is a codec but for its name (see nghttp2.py).
  *
- * nghttp2 keeps the frames, HPACK and the windows; memory in and memory out, no sockets, no clock.  It is told not to look
- * at messages: field rules and lengths are checked here as in http2.py, so that what is malformed costs its stream and not
- * the connection (RFC 9113 section 8.1.1), and nothing bad is left out silently, as nghttp2 would.  One call takes all bytes
- * that were read and gives the list of events; one gives all bytes to write.
+ * nghttp2 keeps the frames, HPACK and the windows; memory in and memory out, no sockets, no clock.  It is told not to
+ * look at messages: field rules and lengths are checked here as in http2.py, so that what is malformed costs its stream
+ * and not the connection (RFC 9113 section 8.1.1), and nothing bad is left out silently, as nghttp2 would.  One call
+ * takes all bytes that were read and gives the list of events; one gives all bytes to write.
  *
- * - Streams are ours from their head until their exchange is over, in an array by number; nghttp2 holds no pointer to them.
+ * - Streams are ours from their head until their exchange is over, in an array by number; nghttp2 holds no pointer to
+ *   them.
  * - Body that is to be sent stays the caller's bytes object, and is copied once, into the output.
  * - All of it runs under the GIL, and nothing is global: what is shared hangs on the module.
+ *
+ * From the wire up: floods.c counts frames, fields.c reads header sections, messages.c makes events of them (events.c);
+ * streams.c is the array, writing.c what is to be sent, connection.c the codec's methods, module.c the module.
  */
 
 #ifndef PHOENIXFLIGHT_CODEC_H

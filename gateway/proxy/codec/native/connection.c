@@ -269,8 +269,9 @@ static PyObject *release(Connection *c, PyObject *number)
 /* GOAWAY is said past nghttp2, which would leave out the streams that are still to come, where we refuse them. */
 static int put_goaway(Connection *c, uint32_t last)
 {
-    const uint8_t frame[] = {0, 0, 8, NGHTTP2_GOAWAY, 0, 0, 0, 0, 0,
-                             (uint8_t)(last >> 24), (uint8_t)(last >> 16), (uint8_t)(last >> 8), (uint8_t)last, 0, 0, 0, 0};
+    uint8_t frame[FRAME_HEAD_BYTES + 8] = {0, 0, 8, NGHTTP2_GOAWAY};
+    for (int at = 0; at < 4; at++)
+        frame[FRAME_HEAD_BYTES + at] = (uint8_t)(last >> (24 - 8 * at));
     return (c->dirty && pump(c)) || put(c, frame, sizeof frame) ? -1 : 0;
 }
 
@@ -295,8 +296,8 @@ static PyObject *close_(Connection *c, PyObject *nothing)
     Py_RETURN_NONE;
 }
 
-/* RFC 9113 section 6.8: first a GOAWAY that refuses nothing; once the PING behind it is answered, all streams that the peer
- * opened before it knew are here. */
+/* RFC 9113 section 6.8: first a GOAWAY that refuses nothing; once the PING behind it is answered, all streams that the
+ * peer opened before it knew are here. */
 static PyObject *announce(Connection *c, PyObject *nothing)
 {
     static const uint8_t ping_head[] = {0, 0, 8, NGHTTP2_PING, 0, 0, 0, 0, 0};
@@ -337,7 +338,8 @@ static int submit_response(Connection *c, int32_t id, PyObject *head, bool ended
 {
     size_t count;
     int error = NGHTTP2_ERR_CALLBACK_FAILURE;
-    PyObject *number = PyObject_GetAttr(head, c->module->attr_status), *fields = PyObject_GetAttr(head, c->module->attr_fields);
+    PyObject *number = PyObject_GetAttr(head, c->module->attr_status);
+    PyObject *fields = PyObject_GetAttr(head, c->module->attr_fields);
     long code = number ? PyLong_AsLong(number) : -1;
     PyObject *text = code >= 100 && code <= 999 ? PyBytes_FromFormat("%ld", code) : NULL;
     nghttp2_nv *pairs = text && fields ? pairs_of(fields, 1, &count) : NULL;
@@ -404,7 +406,8 @@ static PyObject *send_request(Connection *c, PyObject *const *arguments, Py_ssiz
     Stream *s = id > 0 ? add_stream(c, id) : NULL;
     if (s) {
         c->dirty = true;
-        s->flags |= (ended ? ENDING : 0) | (is(parts[METHOD], "HEAD") ? NO_BODY : 0) | (is(parts[METHOD], "CONNECT") ? TUNNEL : 0);
+        s->flags |= ended ? ENDING : 0;
+        s->flags |= is(parts[METHOD], "HEAD") ? NO_BODY : is(parts[METHOD], "CONNECT") ? TUNNEL : 0;
     }
 done:
     for (int at = 0; at < 6; at++)
@@ -438,7 +441,8 @@ static PyObject *get_room(Connection *c, void *nothing)
 static int greet(Connection *c)
 {
     nghttp2_settings_entry server[] = {
-        /* The limit on the wire is set below: nghttp2, knowing it, would end the connection where a stream is to be refused. */
+        /* The limit on the wire is set below: nghttp2, if it knew, would end the connection where a stream is to be
+         * refused. */
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, GREATEST_STREAM},
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW_BYTES},
@@ -468,7 +472,8 @@ static int greet(Connection *c)
 
 static int connection_init(Connection *c, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"client", "max_streams", "max_header_bytes", "max_headers", "guard", "sound_trailers", NULL};
+    static char *names[] = {"client", "max_streams", "max_header_bytes", "max_headers", "guard", "sound_trailers",
+                            NULL};
     int client;
     unsigned max_streams;
     Py_ssize_t max_header_bytes, max_headers;

@@ -42,7 +42,8 @@ bool is(PyObject *text, const char *wanted)
 
 static enum meaning meaning_of(PyObject *name)
 {
-    static const char *const forbidden[] = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"};
+    static const char *const forbidden[] = {"connection", "keep-alive", "proxy-connection", "transfer-encoding",
+                                            "upgrade"};
     for (size_t at = 0; at < sizeof forbidden / sizeof *forbidden; at++)
         if (is(name, forbidden[at]))
             return FORBIDDEN;
@@ -109,7 +110,8 @@ static PyObject *value_of(Module *module, nghttp2_vec text)
 {
     PyObject *common[] = {module->https, module->post, module->get, module->http};
     for (size_t at = 0; text.len <= 5 && at < sizeof common / sizeof *common; at++)
-        if ((size_t)PyBytes_GET_SIZE(common[at]) == text.len && !memcmp(PyBytes_AS_STRING(common[at]), text.base, text.len))
+        if ((size_t)PyBytes_GET_SIZE(common[at]) == text.len
+            && !memcmp(PyBytes_AS_STRING(common[at]), text.base, text.len))
             return Py_NewRef(common[at]);
     return PyBytes_FromStringAndSize((const char *)text.base, (Py_ssize_t)text.len);
 }
@@ -119,7 +121,8 @@ static int add_pseudo(Connection *c, nghttp2_vec name, nghttp2_vec value)
 {
     Section *section = &c->section;
     for (int at = 0; at < PSEUDOS && !section->ordinary; at++) {
-        if (strlen(PSEUDO_NAMES[at]) != name.len || memcmp(PSEUDO_NAMES[at], name.base, name.len) || section->pseudo[at])
+        const char *known = PSEUDO_NAMES[at];
+        if (strlen(known) != name.len || memcmp(known, name.base, name.len) || section->pseudo[at])
             continue;
         section->pseudo[at] = value_of(c->module, value);
         return section->pseudo[at] ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
@@ -227,8 +230,8 @@ int join_cookies(Section *section)
     return failed;
 }
 
-/* Which authority a request names, borrowed, or NULL when it is no good: `host` says the same as `:authority`, or stands for
- * it (RFC 9113 section 8.3.1).  A connection's requests mostly name the same. */
+/* Which authority a request names, borrowed, or NULL when it is no good: `host` says the same as `:authority`, or
+ * stands for it (RFC 9113 section 8.3.1).  A connection's requests mostly name the same. */
 PyObject *authority_of(Connection *c)
 {
     Section *section = &c->section;

@@ -53,9 +53,9 @@ int settle(Connection *c)
     return failed;
 }
 
-/* A frame on a stream that is over: nghttp2 leaves it out, and we say so (RFC 9113 section 5.1).  As nothing is remembered of
- * such streams, it is a stream error in any case: a caller may well send the rest of what we have reset.  One of them is told
- * in a batch. */
+/* A frame on a stream that is over: nghttp2 leaves it out, and we say so (RFC 9113 section 5.1).  As nothing is
+ * remembered of such streams, it is a stream error in any case: a caller may well send the rest of what we have reset.
+ * One of them is told in a batch. */
 static void late(Connection *c, int32_t id)
 {
     count(c, LATE, 1);
@@ -69,7 +69,7 @@ static int count_frame(Connection *c, int next)
     const uint8_t *head = c->head;
     size_t size = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
     uint8_t type = head[3], flags = head[4];
-    int32_t id = (int32_t)((uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8]);
+    int32_t id = (head[5] & 0x7f) << 24 | head[6] << 16 | head[7] << 8 | head[8];
     /* What was open before this batch and is not known any more is over. */
     bool over = id == c->broken_off || ((c->client || id <= c->highest) && !find(c, id));
     size_t max_block = 2 * c->max_header_bytes;

@@ -24,7 +24,7 @@ int over(Connection *c, Stream *s)
 {
     int failed = 0;
     if (!c->client && s->flags & RECEIVING && s->flags & SENT_END) {
-        /* RFC 9113 section 8.1 lets a server reset with NO_ERROR now, but see http2.py: a bounded rest is taken first. */
+        /* RFC 9113 section 8.1 lets a server reset with NO_ERROR now, but see http2.py: a bounded rest is taken. */
         s->flags = (s->flags & ~(unsigned)(OPEN | RELEASED)) | DISCARDING;
         c->open--;
     } else {
@@ -236,7 +236,8 @@ static int discard(Connection *c, Stream *s, size_t size)
     return give_back(c, s, size);
 }
 
-/* Many small frames in a read are one piece for those behind us, so that each costs no more than it must; 1 when done. */
+/* Many small frames in a read are one piece for those behind us, so that each costs no more than it must; 1 when
+ * done. */
 static int join(Connection *c, int32_t id, const uint8_t *data, size_t size)
 {
     Py_ssize_t at = PyList_GET_SIZE(c->events) - 1;
@@ -257,7 +258,8 @@ static int join(Connection *c, int32_t id, const uint8_t *data, size_t size)
         memcpy(PyBytes_AS_STRING(whole) + before, data, size);
     }
     Py_DECREF(body);
-    PyObject *event = MAKE(c->module->data_received, PyLong_FromLong(id), whole, PyLong_FromSsize_t(before + (Py_ssize_t)size));
+    PyObject *event = MAKE(c->module->data_received, PyLong_FromLong(id), whole,
+                           PyLong_FromSsize_t(before + (Py_ssize_t)size));
     return event && !PyList_SetItem(c->events, at, event) ? 1 : -1;
 }
 

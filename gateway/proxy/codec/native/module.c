@@ -19,11 +19,14 @@ static const Part EVENTS[] = {
     PART(writable, "Writable"), PART(goaway_received, "GoAwayReceived"), PART(connection_failed, "ConnectionFailed"),
 };
 static const Part ATTRIBUTES[] = {
-    PART(attr_method, "method"), PART(attr_scheme, "scheme"), PART(attr_authority, "authority"), PART(attr_path, "path"),
-    PART(attr_protocol, "protocol"), PART(attr_fields, "fields"), PART(attr_status, "status"), PART(attr_work, "work"),
+    PART(attr_method, "method"), PART(attr_scheme, "scheme"), PART(attr_authority, "authority"),
+    PART(attr_path, "path"), PART(attr_protocol, "protocol"), PART(attr_fields, "fields"),
+    PART(attr_status, "status"), PART(attr_work, "work"),
     PART(attr_spend, "spend"), PART(attr_abuse, "abuse"),
 };
-static const Part TEXTS[] = {PART(no_bytes, ""), PART(get, "GET"), PART(post, "POST"), PART(https, "https"), PART(http, "http")};
+static const Part TEXTS[] = {
+    PART(no_bytes, ""), PART(get, "GET"), PART(post, "POST"), PART(https, "https"), PART(http, "http"),
+};
 #define SIZE(parts) (sizeof(parts) / sizeof *(parts))
 #define MEMBER(module, part) ((PyObject **)((char *)(module) + (part).offset))
 

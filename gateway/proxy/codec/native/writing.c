@@ -137,9 +137,8 @@ int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
     }
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR)
         count(c, PROVOKED_RESET, 1); /* nghttp2's own; ours are counted where they are decided */
-    if ((frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
-        return 0;
-    Stream *s = find(c, frame->hd.stream_id);
+    bool message = frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS;
+    Stream *s = message && frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? find(c, frame->hd.stream_id) : NULL;
     if (!s)
         return 0;
     s->flags |= SENT_END;
