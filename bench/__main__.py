@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -96,10 +97,34 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
     return table.Measured(found, bodies, events, idle, flooded)
 
 
+def _compare(executable: Path, plan: Plan, count: int | None, console: Console) -> None:
+    """Print what a handoff costs here, in that of another build, by round and in the median."""
+    plan = replace(plan, rounds=count or plan.rounds)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phoenixflight-bench-")))
+        bench = Bench(folder, stack)
+        proxies = []
+        for kind in (gateway.GATEWAY, gateway.another(executable)):
+            proxy = bench.launch(kind)
+            stack.callback(proxy.child.stop)
+            with proxy.blamed():
+                check(proxy)
+            proxies.append(proxy)
+        found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
+    for protocol in ("h2", "h1"):
+        pairs = [(each["ours"][protocol]["cpu_us"], each["another"][protocol]["cpu_us"]) for each in found]
+        told = ", ".join(f"{ours:.0f}/{other:.0f}" for ours, other in pairs)
+        ratio = statistics.median(ours / other for ours, other in pairs)
+        console.print(f"{protocol}: {ratio:.3f} x the CPU per handoff (us: {told})")
+
+
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: a look, not a result.")] = False,
     only: Annotated[str, typer.Option(help=f"Comma-separated, of: {', '.join(KINDS)}.")] = ",".join(KINDS),
     count: Annotated[int | None, typer.Option("--rounds", help="5 of them, or 2 with --quick.", min=1)] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="The phoenixflight of another build: only its rounds beside ours.", exists=True)
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where results.json and results.png go.")] = _OUT,
 ) -> None:
     """Measure this gateway, Envoy and a plain Python proxy doing the same work, side by side.
@@ -112,6 +137,9 @@ def main(
     if unknown := set(names) - KINDS.keys():
         raise typer.BadParameter(f"no such proxy: {', '.join(sorted(unknown))}", param_hint="--only")
     kinds = [kind for name, kind in KINDS.items() if name in names]
+    if against is not None:
+        _compare(against, QUICK if quick else Plan(), count, console)
+        return
     plan = QUICK if quick else Plan()
     if count:
         plan = Plan(**{**asdict(plan), "rounds": count})

@@ -13,8 +13,23 @@ from bench.proxy import Kind, Site
 _API = "phoenixflight.io/v1"
 
 
+_MANY_CONNECTIONS = {"headersTimeout": "120s", "handshakesPerSecond": 10_000, "maxConnectionsPerAddress": 20_000}
+"""Thousands of connections are made one after the other, from one address, before the first is used."""
+
+
 def prepare(site: Site) -> list[str]:
     """Write configuration, policy and members; give the command line."""
+    return _prepare(site, script("phoenixflight"), _MANY_CONNECTIONS)
+
+
+def another(executable: Path) -> Kind:
+    """Another build of the gateway, to be compared with this one; it may be one that knows fewer settings."""
+    return Kind(
+        "another", f"{executable}", lambda site: _prepare(site, str(executable), {}), GATEWAY.metrics_path, GATEWAY.rate
+    )
+
+
+def _prepare(site: Site, executable: str, limits: dict[str, object]) -> list[str]:
     gateway = {
         "identity": {
             "certificate": str(site.certs / "gateway.pem"),
@@ -23,8 +38,7 @@ def prepare(site: Site) -> list[str]:
         },
         "listeners": [{"name": "mesh", "address": f"127.0.0.1:{site.port}", "clientAuth": "require"}],
         "admin": {"address": f"127.0.0.1:{site.admin}"},
-        # Thousands of connections are made one after the other, from one address, before the first is used.
-        "limits": {"headersTimeout": "120s", "handshakesPerSecond": 10_000, "maxConnectionsPerAddress": 20_000},
+        "limits": limits,
         "policies": "policies",
         "members": "agents.yaml",
         "telemetry": {
@@ -51,7 +65,7 @@ def prepare(site: Site) -> list[str]:
     _write(config / "gateway.yaml", "Gateway", gateway)
     _write(config / "agents.yaml", "AgentList", {"agents": agents})
     _write(config / "policies" / "code-execution.yaml", "TrustPolicy", policy)
-    return [script("phoenixflight"), "run", "--config", str(config / "gateway.yaml")]
+    return [executable, "run", "--config", str(config / "gateway.yaml")]
 
 
 def _write(path: Path, kind: str, spec: dict[str, object]) -> None:

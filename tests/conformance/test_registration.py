@@ -335,7 +335,7 @@ async def test_a_gateway_that_stops_still_answers_what_it_was_asked(certs: Path)
     async with registering(certs, store) as gateway, gateway.client() as agent:
         asking = asyncio.create_task(agent.put(ME, json=BODY))
         await store.asked.wait()
-        stopping = asyncio.create_task(gateway.plane.stop(10))
+        stopping = asyncio.create_task(gateway.plane.stop(10, asyncio.Event()))
         await asyncio.sleep(0)
         assert not stopping.done()
         store.let.set()

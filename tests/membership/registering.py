@@ -144,7 +144,7 @@ async def registering(
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
-        await running.plane.stop(1)
+        await running.plane.stop(1, asyncio.Event())
 
 
 async def soon(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
