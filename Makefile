@@ -8,14 +8,26 @@ FUZZ_MINUTES ?= 1
 FUZZ_TARGETS ?= packet envelope http1-request http1-response http2-caller http2-agent policy members
 SOAK_MINUTES ?= 10
 
-.PHONY: demo test lint schema bench wheel run fuzz soak clean
+.PHONY: demo test native lint schema bench wheel run fuzz soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
 
+# Where HTTP/2 on nghttp2 could be compiled, the suite runs on it, and what tells of the wire runs on jh2 as well.
+HTTP2_TESTS := $(addprefix tests/conformance/test_,abuse_http2.py bodies.py drain.py http2.py smuggling.py) \
+	tests/integration/test_h2spec.py
+
 test: $(VENV)/.dev
 	tools/test-deps
+	$(BIN)/python tools/native
 	$(BIN)/pytest $(PYTEST_ARGS)
+ifneq ($(origin PYTEST_ARGS),command line)
+	! ls gateway/proxy/codec/_nghttp2*.so >/dev/null 2>&1 || \
+		PHOENIXFLIGHT_HTTP2=jh2 $(BIN)/pytest $(PYTEST_ARGS) $(HTTP2_TESTS)
+endif
+
+native: $(VENV)/.dev
+	$(BIN)/python tools/native
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -59,7 +71,7 @@ $(VENV)/.dev: $(VENV)/.pip
 
 # The bench runs as production does: on the fastest Python there is, an optimised build where one is installed, and
 # with the data plane compiled where there is a C compiler.
-$(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py')
+$(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py' -o -name '*.[ch]')
 	test -x $(BENCH_VENV)/bin/python || $$($(PYTHON) tools/fastest-python) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	PYTHON=$(BENCH_VENV)/bin/python tools/compiled-wheel
@@ -68,4 +80,4 @@ $(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py')
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) certs bench/out
+	rm -rf $(VENV) $(BENCH_VENV) certs bench/out gateway/proxy/codec/_nghttp2*.so

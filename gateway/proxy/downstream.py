@@ -215,7 +215,7 @@ class DownstreamConnection(Connection):
         limits = self.listener.limits
         return Http1Server(scheme=scheme, max_header_bytes=limits.max_header_bytes, max_headers=limits.max_headers)
 
-    def _http2(self) -> Http2Server:
+    def _http2(self) -> ServerCodec:
         limits = self.listener.limits
         return Http2Server(
             max_streams=limits.max_concurrent_streams,

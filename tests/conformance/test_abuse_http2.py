@@ -29,6 +29,7 @@ from tests.conftest import RawAgent, RunningGateway, launch, member
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ENHANCE_YOUR_CALM = 0xB
 PROTOCOL_ERROR = 0x1
+COMPRESSION_ERROR = 0x9
 REFUSED_STREAM = 0x7
 BLOCK = Encoder().encode(HEADERS)
 BODY = b"x" * 300_000
@@ -267,14 +268,16 @@ def test_an_attack_ends_with_its_connection_and_is_told_by_name(
     with beside(gateway), counts(gateway, "phoenixflight_abuse_total", listener="local", reason=reason):
         abuser = Abuser(gateway)
         attack(abuser)
-        assert abuser.ended() == ENHANCE_YOUR_CALM
+        # nghttp2 does not wait for the end of a value that says it is 2 MB long.
+        codes = {ENHANCE_YOUR_CALM, COMPRESSION_ERROR} if attack is endless_header_block else {ENHANCE_YOUR_CALM}
+        assert abuser.ended() in codes
 
 
 def test_a_table_larger_than_allowed_ends_the_connection(gateway: RunningGateway) -> None:
     with beside(gateway), counts(gateway, "phoenixflight_abuse_total", reason="header-table-growth"):
         abuser = Abuser(gateway)
         table_growth(abuser)
-        assert abuser.ended() == PROTOCOL_ERROR
+        assert abuser.ended() in (PROTOCOL_ERROR, COMPRESSION_ERROR)
 
 
 def test_a_frame_longer_than_announced_ends_the_connection_before_it_is_held(gateway: RunningGateway) -> None:

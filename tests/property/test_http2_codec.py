@@ -1,4 +1,4 @@
-"""The HTTP/2 codec against a second implementation, whatever the pieces in which bytes arrive."""
+"""The HTTP/2 codecs, each against a second implementation, whatever the pieces in which bytes arrive."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import random
 import h2.config
 import h2.connection
 import h2.events
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.messages import ResponseHead
-from gateway.proxy.codec import ConnectionFailed, Http2Server, RequestReceived
+from gateway.proxy.codec import ConnectionFailed, RequestReceived
+from tests.proxy.codec.implementations import IMPLEMENTATIONS, Implementation
 
 HEADERS = [(":method", "POST"), (":scheme", "https"), (":authority", "g"), (":path", "/")]
 
@@ -19,9 +21,9 @@ HEADERS = [(":method", "POST"), (":scheme", "https"), (":authority", "g"), (":pa
 class Dialogue:
     """A client and our server, joined by two wires that deliver in arbitrary pieces."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, implementation: Implementation, seed: int) -> None:
         self.random = random.Random(seed)
-        self.server = Http2Server()
+        self.server = implementation.server()
         self.client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self.client.initiate_connection()
         self.to_server = bytearray()
@@ -48,9 +50,12 @@ class Dialogue:
         return self.client.receive_data(data) if data else []
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from([0, 1, 1000, 300_000]), min_size=1, max_size=3))
-def test_a_client_that_is_answered_while_it_sends_never_loses_its_connection(seed: int, bodies: list[int]) -> None:
-    dialogue = Dialogue(seed)
+def test_a_client_that_is_answered_while_it_sends_never_loses_its_connection(
+    implementation: Implementation, seed: int, bodies: list[int]
+) -> None:
+    dialogue = Dialogue(implementation, seed)
     client = dialogue.client
     for size in bodies:
         stream = client.get_next_available_stream_id()

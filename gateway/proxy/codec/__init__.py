@@ -21,8 +21,7 @@ from gateway.proxy.codec.events import (
     Writable,
 )
 from gateway.proxy.codec.http1 import Http1Client, Http1Server
-from gateway.proxy.codec.http2 import Http2Client, Http2Server
-from gateway.proxy.codec.library import HTTP2_IMPLEMENTATION
+from gateway.proxy.codec.implementation import HTTP2_IMPLEMENTATION, Http2Client, Http2Server
 
 __all__ = [
     "HTTP2_IMPLEMENTATION",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.proxy.codec.budget import FloodGuard, Kind
-from gateway.proxy.codec.library import HTTP2_IMPLEMENTATION, h2
+from gateway.proxy.codec.library import LIBRARY, h2
 
 _Codes = h2.errors.ErrorCodes
 _ClosedBy = h2.stream.StreamClosedBy
@@ -82,7 +82,7 @@ class BoundedConnection(h2.connection.H2Connection):
         self.incoming_buffer.max_block_bytes = max_block_bytes
         self.incoming_buffer.spend = self._spend
         self.decoder.max_header_list_size = max_block_bytes
-        if HTTP2_IMPLEMENTATION == "h2":
+        if LIBRARY == "h2":
             _spare_huffman(self.encoder)
 
     @property

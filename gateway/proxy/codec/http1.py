@@ -367,7 +367,7 @@ class Http1Server(_Http1):
     def _fail(self, error: Exception) -> list[Event]:
         self._failed = True
         abuse = _abuse_of(error)
-        if abuse == _Pipelined.abuse:
+        if isinstance(_cause(error), _Pipelined):
             # Not when it is this message's turn: now, and without an answer to it.
             self._keep_alive = False
             self._events = []
