@@ -5,7 +5,6 @@ Leaves ``.soak/samples.json`` and ``.soak/soak.png``; exit 1 is a failed verdict
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -110,9 +109,12 @@ def soak(folder: Path, stack: ExitStack) -> int:
     running = [caller(gateway, folder, name, **options) for name in names]
     trouble.start()
     samples: list[dict[str, float]] = []
+    missed = 0
     while any(each.poll() is None for each in running):
-        with contextlib.suppress(httpx.TimeoutException):  # a busy machine; what hangs is found by its callers
+        try:
             samples.append(sample(gateway))
+        except httpx.TimeoutException:
+            missed += 1
         time.sleep(SAMPLE_S)
     trouble.stop()
     ends = [told(each) for each in running]
@@ -125,6 +127,7 @@ def soak(folder: Path, stack: ExitStack) -> int:
     status = gateway.stop()  # the access log is flushed
     ended = verdict.read(folder / f"{name}.txt" for name in (*names, *(f"calibration-{n}" for n in range(CALLERS))))
     failures = judge(samples, ended, trouble, gateway)
+    failures += [f"{missed} times it did not tell how it is within 5 s"] if missed else []
     failures += [f"{unanswered:g} packets were never answered"] if unanswered else []
     left = {name: after[name] - before[name] for name in verdict.MAX_LEFT}
     print("left when everybody had gone, beyond what there was before:", left)

@@ -383,6 +383,20 @@ def test_a_head_that_has_not_ended_is_known_by_its_stream(implementation: Implem
     assert caller.codec.unfinished == 0
 
 
+@pytest.mark.parametrize("at", range(1, 60, 3))
+def test_a_request_may_come_in_pieces_cut_anywhere(implementation: Implementation, at: int) -> None:
+    caller = Caller(implementation)
+    for stream in (1, 3):
+        wire = (
+            caller.head(stream).serialize()
+            + data(stream, b"job").serialize()
+            + data(stream, b"", ended=True).serialize()
+        )
+        told = [*caller.codec.receive(wire[:at]), *caller.codec.receive(wire[at:])]
+        assert [kind for kind, _ in itertools.groupby(told, type)] == [RequestReceived, DataReceived, Ended]
+        assert resets(caller.read()) == []
+
+
 def test_small_frames_of_one_read_are_one_piece(implementation: Implementation) -> None:
     caller = Caller(implementation)
     caller.request(1)

@@ -161,6 +161,7 @@ typedef struct {
     int32_t unfinished;       /* stream whose header section has begun and not ended; 0 for none */
     bool resizing;            /* the block begins with a new size for HPACK's table */
     int32_t highest;          /* stream that the peer has opened */
+    int32_t opening;          /* stream whose first header block nghttp2 is reading; 0 for none */
     int32_t broken_off;       /* stream that the peer has reset last */
     int32_t late;             /* stream that is over and had a frame in this batch; 0 for none */
 } Connection;

@@ -101,7 +101,7 @@ int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void 
     Connection *c = user;
     clear_section(&c->section);
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
-        c->highest = frame->hd.stream_id;
+        c->highest = c->opening = frame->hd.stream_id;
     c->section.fields = PyList_New(0);
     return c->section.fields ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }

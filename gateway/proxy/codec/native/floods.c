@@ -71,7 +71,7 @@ static int count_frame(Connection *c, int next)
     uint8_t type = head[3], flags = head[4];
     int32_t id = (head[5] & 0x7f) << 24 | head[6] << 16 | head[7] << 8 | head[8];
     /* What was open before this batch and is not known any more is over. */
-    bool over = id == c->broken_off || ((c->client || id <= c->highest) && !find(c, id));
+    bool over = id == c->broken_off || ((c->client || id <= c->highest) && id != c->opening && !find(c, id));
     size_t max_block = 2 * c->max_header_bytes;
     c->skip = size;
     bool heading = type == NGHTTP2_HEADERS || type == NGHTTP2_CONTINUATION;

@@ -186,6 +186,7 @@ int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
         failed = on_headers(c, frame);
+        c->opening = 0;
         clear_section(&c->section);
         return failed;
     case NGHTTP2_DATA:
