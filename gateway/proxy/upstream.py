@@ -312,6 +312,9 @@ class UpstreamConnection(Connection):
         self.touch()
 
     def flush(self) -> None:
+        if self.codec is not None and self.codec.aborted:
+            self.abort()  # what was not written yet is of a request that is broken off: the agent need not see it
+            return
         super().flush()
         self._unsent.clear()
 

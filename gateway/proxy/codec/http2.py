@@ -566,6 +566,8 @@ class _Http2:
 
     def reset(self, stream: int, *, cancelled: bool = False) -> None:
         if stream in self._open:
+            if not cancelled and self._tail is not None:
+                self._settle()
             self._forget(stream)
             self._reset(stream, _Codes.CANCEL if cancelled else _Codes.INTERNAL_ERROR)
 

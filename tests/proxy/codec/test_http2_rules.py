@@ -383,6 +383,18 @@ def test_a_head_that_has_not_ended_is_known_by_its_stream(implementation: Implem
     assert caller.codec.unfinished == 0
 
 
+def test_an_answer_that_breaks_off_is_sent_as_far_as_it_came(implementation: Implementation) -> None:
+    caller = Caller(implementation)
+    caller.request(1, ended=True)
+    caller.codec.send_response(1, ResponseHead(200, []), ended=False)
+    caller.codec.send_data(1, b"half")
+    caller.codec.reset(1)
+    head, body, reset = caller.read()
+    assert isinstance(head, HeadersFrame)
+    assert isinstance(body, DataFrame)
+    assert (body.data, resets([reset])) == (b"half", [(1, INTERNAL_ERROR)])
+
+
 @pytest.mark.parametrize("at", range(1, 60, 3))
 def test_a_request_may_come_in_pieces_cut_anywhere(implementation: Implementation, at: int) -> None:
     caller = Caller(implementation)

@@ -224,6 +224,9 @@ static PyObject *reset(Connection *c, PyObject *const *arguments, Py_ssize_t cou
         return wrong_arguments();
     if (enter(c) || stream_of(arguments[0], &id))
         return NULL;
+    /* What was said on the stream before goes first: nghttp2 would drop it. */
+    if (!cancelled && c->dirty && pump(c))
+        return NULL;
     Stream *s = find_open(c, id);
     if (s) {
         bool alive = s->flags & ALIVE;

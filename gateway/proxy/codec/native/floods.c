@@ -88,7 +88,7 @@ static int count_frame(Connection *c, int next)
         return 0;
     }
     case NGHTTP2_HEADERS:
-        if (over && !c->client)
+        if (over)
             late(c, id);
         c->block = size;
         c->resizing = !(flags & (NGHTTP2_FLAG_PADDED | NGHTTP2_FLAG_PRIORITY)) && next >= 0 && next >> 5 == 1;
