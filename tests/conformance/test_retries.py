@@ -69,7 +69,8 @@ def test_another_agent_may_have_a_better_answer_than_502_503_and_504(
         again = [answer for answer in answers if answer.headers.get("flight-attempts") == "2"]
         assert {answer.headers["flight-agent"] for answer in again} == {'"willing"'}
     assert retries(gateway, reason="answered", outcome="retried") == len(failing.received) > 0
-    assert failing.connections < len(failing.received), "an answer that nobody wants is read, and its connection used again"
+    # An answer that nobody wants is read, and its connection used again.
+    assert failing.connections < len(failing.received)
     # What may not be done twice, and what speaks of the packet itself, is the caller's to hear.
     for method, status in (("POST", 503), ("GET", 500), ("GET", 429)):
         answers = ask_often(gateway, method, f"/{status}")
