@@ -155,7 +155,8 @@ class Limits(Spec):
     upstream_ping_timeout_s: Annotated[Duration, Field(alias="upstreamPingTimeout", gt=0)] = 20.0
     """How long it has to give one; then the connection is lost."""
     body_timeout_s: Annotated[Duration, Field(alias="bodyTimeout", gt=0)] = 30.0
-    """Until a request's answer begins: how long nothing of its body may come; then 408."""
+    """Until a request's answer begins: how long nothing of its body may come; then 408.  A caller that leaves a
+    megabyte of answers unread has as long, too; then its connection is reset."""
     min_body_rate: float = Field(default=32, ge=0)
     """Bytes a second that a body comes with at least, on average, once it has taken `bodyTimeout`; else 408.  Counted
     until the answer begins, and not for gRPC."""

@@ -312,6 +312,7 @@ class Gateway:
                 headers_timeout_s=limits.headers_timeout_s,
                 idle_timeout_s=limits.idle_timeout_s,
                 max_age_s=limits.max_connection_age_s,
+                unread_s=limits.body_timeout_s,
                 max_header_bytes=limits.max_header_bytes,
                 max_headers=limits.max_headers,
                 max_concurrent_streams=limits.max_concurrent_streams,

@@ -57,8 +57,6 @@ ARRIVING_S = 3.0
 """How long one that has only just connected has for its first."""
 UNREAD_BYTES = 1024 * 1024
 """Unsent bytes at which a caller that does not read its answers is not read any more, either."""
-UNREAD_S = 30.0
-"""How long it then may read nothing at all; after that the connection ends with a TCP reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,8 @@ class DownstreamLimits:
     idle_timeout_s: float = 300.0
     max_age_s: float = 3600.0
     """Then it takes no new requests, and ends with the last of those that it has."""
+    unread_s: float = 30.0
+    """How long a caller that leaves `UNREAD_BYTES` unread may read nothing at all; then its connection is reset."""
     max_header_bytes: int = 65536
     max_headers: int = 100
     max_concurrent_streams: int = 128
@@ -388,7 +388,7 @@ class DownstreamConnection(Connection):
         if self.congested and self._unread is None and self._unsent() > UNREAD_BYTES:
             # Small answers need no window: nothing but the socket holds back who asks and never reads.
             super()._reading(pause=True)
-            self._unread = self.loop.call_later(UNREAD_S, self._still_unread, self._unsent())
+            self._unread = self.loop.call_later(self.listener.limits.unread_s, self._still_unread, self._unsent())
 
     def _unsent(self) -> int:
         transport = self._transport
@@ -397,7 +397,7 @@ class DownstreamConnection(Connection):
     def _still_unread(self, before: int) -> None:
         unsent = self._unsent()
         if unsent < before:
-            self._unread = self.loop.call_later(UNREAD_S, self._still_unread, unsent)
+            self._unread = self.loop.call_later(self.listener.limits.unread_s, self._still_unread, unsent)
             return
         self._unread = None
         self.plane.telemetry.abuse(self.listener.name, "slow-reader")

@@ -102,7 +102,10 @@ def answer_all(agent: RawAgent, connection: socket.socket) -> None:
 def gateway(tmp_path_factory: pytest.TempPathFactory, certs) -> Iterator[RunningGateway]:
     agent = RawAgent(answer_all)
     running = launch(
-        tmp_path_factory.mktemp("gateway"), certs, [member(agent.port)], limits={"maxConcurrentStreams": 64}
+        tmp_path_factory.mktemp("gateway"),
+        certs,
+        [member(agent.port)],
+        limits={"maxConcurrentStreams": 64, "bodyTimeout": "3s"},
     )
     yield running
     running.stop()
@@ -336,9 +339,12 @@ def test_windows_that_stay_shut_hold_the_agents_back_and_no_memory(gateway: Runn
     abuser.socket.close()
 
 
-def test_who_reads_no_answers_is_not_read_any_more(gateway: RunningGateway) -> None:
+def test_who_reads_no_answers_is_not_read_any_more_and_reset_in_the_end(gateway: RunningGateway) -> None:
     before = counted(gateway, "phoenixflight_handoffs_total", outcome="completed")
-    with beside(gateway, max_growth_bytes=32 * 1024 * 1024):
+    with (
+        counts(gateway, "phoenixflight_abuse_total", reason="slow-reader"),
+        beside(gateway, max_growth_bytes=32 * 1024 * 1024),
+    ):
         abuser = Abuser(gateway)
         head = block("/head")
         for _ in range(50):  # no more at once than may be open side by side
