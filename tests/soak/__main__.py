@@ -121,12 +121,13 @@ def soak(folder: Path, stack: ExitStack) -> int:
     unanswered = sum(each["unanswered"] for each in ends)
     print(f"sent and answered {sum(each['per_second'] for each in ends):,.0f}/s;", end=" ")
     print(f"{sum(each['held_back'] for each in ends):,.0f} found no connection with room")
+    shed = sum(numbers(gateway.admin("/metrics").text, "phoenixflight_shed_total").values())
     defects = numbers(gateway.admin("/metrics").text, "phoenixflight_defects_total")[""]
     time.sleep(IDLE_S + 3)
     after = sample(gateway)
     status = gateway.stop()  # the access log is flushed
     ended = verdict.read(folder / f"{name}.txt" for name in (*names, *(f"calibration-{n}" for n in range(CALLERS))))
-    failures = judge(samples, ended, trouble, gateway)
+    failures = judge(samples, ended, trouble, gateway, shed)
     failures += [f"{missed} times it did not tell how it is within 5 s"] if missed else []
     failures += [f"{unanswered:g} packets were never answered"] if unanswered else []
     left = {name: after[name] - before[name] for name in verdict.MAX_LEFT}
@@ -141,9 +142,13 @@ def soak(folder: Path, stack: ExitStack) -> int:
 
 
 def judge(
-    samples: list[dict[str, float]], ended: list[verdict.Ended], trouble: Trouble, gateway: RunningGateway
+    samples: list[dict[str, float]],
+    ended: list[verdict.Ended],
+    trouble: Trouble,
+    gateway: RunningGateway,
+    shed: float,
 ) -> list[str]:
-    """What is wrong; figures are printed as they are found."""
+    """What is wrong; figures are printed as they are found.  `shed`: how many packets were turned away at the door."""
     failures = []
     times = [each["at"] for each in samples]
     for name, bound in verdict.MAX_GROWTH.items():
@@ -153,9 +158,15 @@ def judge(
         if grown > bound:
             failures.append(f"{name} is not flat: it grew by {grown:,.1f}")
     print("packets:", dict(Counter(each.status for each in ended)), "trouble:", dict(trouble.done))
+    lines = verdict.recorded(gateway.folder / "access.log")
+    away = verdict.turned_away(ended, lines)
+    print(f"turned away at the door: {len(away)}, by the gateway's own count {shed:g}")
+    if len(away) > shed:
+        failures.append("more 503 than the gateway turned away are in no line of the log")
+    ended = sorted(set(ended) - set(away))
     strange = verdict.unexplained(ended, trouble.kills)
     failures += [f"unexplained: {each}" for each in strange[:20]]
-    wrong = verdict.misrecorded(ended, gateway.folder / "access.log")
+    wrong = verdict.misrecorded(ended, lines)
     failures += [f"not recorded exactly once: {each}" for each in wrong[:20]]
     print(f"unexplained failures: {len(strange)}; not recorded exactly once: {len(wrong)} of {len(ended):,}")
     return failures

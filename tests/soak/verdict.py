@@ -46,6 +46,17 @@ def read(paths: Iterable[Path]) -> list[Ended]:
     return [Ended(float(at), packet, method, int(status)) for at, packet, method, status in lines]
 
 
+def recorded(access_log: Path) -> Counter[str]:
+    """How many lines of the log each packet has."""
+    with access_log.open() as lines:
+        return Counter(found[1] for line in lines if (found := _FLIGHT_ID.search(line)))
+
+
+def turned_away(ended: list[Ended], lines: Counter[str]) -> list[Ended]:
+    """Packets that were answered 503 and are in no line: at the door, where nothing is begun, they are only counted."""
+    return [each for each in ended if each.status == 503 and not lines[each.packet]]
+
+
 def unexplained(ended: list[Ended], kills: list[tuple[float, float]]) -> list[Ended]:
     """Packets that failed, and not because their caller left or an agent was killed."""
     failed = [each for each in ended if each.status not in (200, CANCELLED)]
@@ -57,15 +68,13 @@ def unexplained(ended: list[Ended], kills: list[tuple[float, float]]) -> list[En
     ]
 
 
-def misrecorded(ended: list[Ended], access_log: Path) -> list[str]:
+def misrecorded(ended: list[Ended], lines: Counter[str]) -> list[str]:
     """What is not in the log exactly once; packets that were broken off at once may never have arrived."""
-    with access_log.open() as lines:
-        recorded = Counter(found[1] for line in lines if (found := _FLIGHT_ID.search(line)))
-    wrong = [f"{each.packet}: {recorded[each.packet]} lines" for each in ended if not _well(each, recorded)]
+    wrong = [f"{each.packet}: {lines[each.packet]} lines" for each in ended if not _well(each, lines)]
     known = {each.packet for each in ended}
-    return wrong + [f"{packet}: nobody sent it" for packet in recorded if packet not in known]
+    return wrong + [f"{packet}: nobody sent it" for packet in lines if packet not in known]
 
 
-def _well(each: Ended, recorded: Counter[str]) -> bool:
+def _well(each: Ended, lines: Counter[str]) -> bool:
     least = 0 if each.status in (CANCELLED, 0) else 1
-    return least <= recorded[each.packet] <= 1
+    return least <= lines[each.packet] <= 1
