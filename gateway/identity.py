@@ -109,8 +109,7 @@ def parse_principal_pattern(text: str) -> PrincipalPattern:
 @lru_cache(maxsize=16_384)
 def _principal_regex(pattern: str) -> re.Pattern[str]:
     translated = "".join(
-        {"**": ".*", "*": f"[^/{_CROSSING}]*"}.get(piece, re.escape(piece))
-        for piece in re.split(r"(\*\*|\*)", pattern)
+        {"**": ".*", "*": f"[^/{_CROSSING}]*"}.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*|\*)", pattern)
     )
     if pattern.count("/") == 2:  # a bare trust domain
         translated += "(?:/.*)?"

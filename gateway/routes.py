@@ -107,9 +107,7 @@ class Routes:
 
     __slots__ = ("_admitted", "_all", "_granted", "_held", "_rings", "agents", "members", "points", "revision", "zone")
 
-    def __init__(
-        self, agents: tuple[Agent, ...], revision: str, zone: str = "", points: int = DEFAULT_POINTS
-    ) -> None:
+    def __init__(self, agents: tuple[Agent, ...], revision: str, zone: str = "", points: int = DEFAULT_POINTS) -> None:
         self.agents = agents
         self.members = {agent.name: agent for agent in agents}
         self.revision = revision

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _text(when: datetime | None) -> str | None:
-    return when.isoformat(timespec="seconds") if when is not None else None
+    return when.isoformat(timespec="milliseconds") if when is not None else None
 
 
 def _event(event: ReloadEvent) -> dict[str, object]:

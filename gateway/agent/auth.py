@@ -78,9 +78,7 @@ class FlightAuth(httpx.Auth):
         for name in ("signature-input", "signature"):
             headers.pop(name, None)
         nonce = self._entropy(_NONCE_BYTES).hex()
-        for field, value in sign(
-            _head(request), self._key, keyid=self._keyid, created=int(self._clock()), nonce=nonce
-        ):
+        for field, value in sign(_head(request), self._key, keyid=self._keyid, created=int(self._clock()), nonce=nonce):
             headers[field.decode("ascii")] = value.decode("ascii")
         yield request
 

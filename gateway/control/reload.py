@@ -123,9 +123,7 @@ def attempt(
         return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
 
 
-def _attempt(
-    config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone
-) -> Attempt:
+def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone) -> Attempt:
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
     problems: list[object] = []

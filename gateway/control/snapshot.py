@@ -33,7 +33,6 @@ def only_files(listed: ListedAgents) -> tuple[Agent, ...]:
     return tuple(agent for agent in listed.agents if agent.capabilities)
 
 
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The text of every file that a snapshot is made of."""

@@ -130,6 +130,8 @@ class LedgerMemory:
     def finish(self, key: bytes, answer: StoredAnswer, now: float) -> bool:
         """See `Ledger.finish`."""
         size = answer.size
+        if self._size + size > self._max_bytes:
+            self._age(max(now, self._latest), self.entries)
         kept = size <= self._max_answer and self._size + size <= self._max_bytes
         self._settle(key, answer if kept else None, now)
         return kept

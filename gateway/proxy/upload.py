@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.upstream import UpstreamConnection
 
+
 class Upload:
     """One request's body and its end."""
 

@@ -17,9 +17,7 @@ EPOCH = 1_700_000_000.0
 
 
 @given(rates, bursts, st.lists(st.floats(0, 30), min_size=1, max_size=60))
-def test_what_is_let_through_is_what_an_exact_bucket_lets_through(
-    rate: float, burst: int, pauses: list[float]
-) -> None:
+def test_what_is_let_through_is_what_an_exact_bucket_lets_through(rate: float, burst: int, pauses: list[float]) -> None:
     limiter, now = RateLimiter(), EPOCH
     tokens, last = Fraction(burst), Fraction(EPOCH)
     for pause in pauses:

@@ -42,7 +42,7 @@ spec:
 AFTER = (
     BEFORE.replace("packet.hops >= 2", "packet.hops >= 4")  # fewer of the planner's
     .replace(", require: {signature: true}", "")  # more of the coder's
-    .replace("when: \"!", "agentWhen: \"agent.name != 'executor-2'\", when: \"!")  # the scout's go elsewhere
+    .replace('when: "!', 'agentWhen: "agent.name != \'executor-2\'", when: "!')  # the scout's go elsewhere
 )
 
 

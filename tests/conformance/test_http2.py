@@ -57,6 +57,12 @@ class Peer:
         self.flush()
         return stream
 
+    def settle(self) -> None:
+        """Wait until the other end has read all that was sent."""
+        self.h2.ping(b"sent all")
+        self.flush()
+        self.event(h2.events.PingAckReceived)
+
     def until(self, wanted: Callable[[Any], bool]) -> Any:
         """Read until an event is `wanted`."""
         while True:

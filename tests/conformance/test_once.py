@@ -400,8 +400,8 @@ def test_a_caller_that_went_away_finds_the_answer_when_it_comes_again(gateway: R
         stream = peer.request([*HEADERS, ("flight-id", f'"gone-{number}"')])
         eventually(lambda: worker.asked[number - 1 :])  # noqa: B023
         gone(peer, stream)
-        # Whoever asks next on a new connection comes after the gateway has seen the old one's end.
-        gateway.admin("/healthz")
+        peer.socket.close()
+        eventually(lambda: connections(gateway) == 0)
         worker.may_answer.set()
         gateway.handoff(outcome="cancelled", flight_id=f"gone-{number}", status=200)
         peer = connect(gateway)
@@ -410,6 +410,15 @@ def test_a_caller_that_went_away_finds_the_answer_when_it_comes_again(gateway: R
         assert (head[":status"], head["flight-repeated"], head["x-number"]) == ("200", "?1", str(number))
         peer.socket.close()
     assert len(worker.asked) == 2
+
+
+def connections(gateway: RunningGateway) -> float:
+    """How many callers' connections are open."""
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in gateway.admin("/metrics").text.splitlines()
+        if line.startswith("phoenixflight_connections{")
+    )
 
 
 def reset_stream(peer: Peer, stream: int) -> None:
@@ -472,7 +481,7 @@ def test_a_ledger_that_is_full_lets_nothing_new_begin(
 ) -> None:
     gateway = start_gateway([member(agent.port)], ledger={**LEDGER, "capacity": 1})
     first = send(gateway)
-    full = send(gateway, headers={"flight-id": '"id-2"'})
+    full = send(gateway, headers={"flight-id": '"another"'})
     assert refusal(full) == (503, "overloaded")
     assert full.headers["retry-after"] == "1"
     assert same(first, send(gateway))

@@ -134,6 +134,18 @@ TestPackets = Packets.TestCase
 TestPackets.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
+def test_an_answer_takes_the_room_of_what_time_has_passed_over() -> None:
+    ledger = LedgerMemory(SPEC)
+    large = StoredAnswer(200, [], b"x" * 900)
+    for key in (b"1", b"2", b"3"):
+        assert ledger.begin_now(key, b"d", EPOCH) is Standing.BEGUN
+    assert ledger.finish(b"1", large, EPOCH)
+    assert ledger.finish(b"2", large, EPOCH)
+    assert ledger.size + large.size > SPEC.max_bytes
+    assert ledger.finish(b"3", large, EPOCH + SPEC.remember_s)
+    assert ledger.entries == 1
+
+
 async def test_of_many_twins_that_wait_one_begins_when_nothing_was_done() -> None:
     ledger = LedgerMemory(SPEC)
     assert ledger.begin_now(b"k", b"d", EPOCH) is Standing.BEGUN

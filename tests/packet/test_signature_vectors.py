@@ -30,9 +30,7 @@ MC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF
 """
 SHARED_SECRET = b64decode("uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ==")
 
-CONTENT_DIGEST = (
-    b"sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:"
-)
+CONTENT_DIGEST = b"sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:"
 REQUEST = RequestHead(
     b"POST",
     b"https",
@@ -75,9 +73,7 @@ def test_b_2_2_selective_coverage_with_a_query_parameter() -> None:
 
 
 def test_b_2_3_full_coverage() -> None:
-    covered = (
-        '("date" "@method" "@path" "@query" "@authority" "content-type" "content-digest" "content-length")'
-    )
+    covered = '("date" "@method" "@path" "@query" "@authority" "content-type" "content-digest" "content-length")'
     parameters = ';created=1618884473;keyid="test-key-rsa-pss"'
     assert base(REQUEST, covered, parameters) == (
         '"date": Tue, 20 Apr 2021 02:07:55 GMT\n'
@@ -196,7 +192,7 @@ def test_section_2_2_8_query_parameters() -> None:
     assert value(head, '"@query-param";name="var"') == "this%20is%20a%20big%0Amultiline%20value"
     assert value(head, '"@query-param";name="bar"') == "with%20plus%20whitespace"
     assert value(head, '"@query-param";name="fa%C3%A7ade%22%3A%20"') == "something"
-    with pytest.raises(SignatureError, match='"@query-param": \'a\' stands 2 times in the query'):
+    with pytest.raises(SignatureError, match="\"@query-param\": 'a' stands 2 times in the query"):
         value(request(b"/?a=1&a=1"), '"@query-param";name="a"')
 
 
