@@ -21,9 +21,6 @@ from bench.process import BenchFailure, Watch
 
 _SAMPLE_S = 0.02
 _OPEN_TIMEOUT_S = 60.0
-_AT_ONCE, _PACE_S = 50, 0.05
-"""So many streams are opened in one go, and so long after the ones before: a thousand at once are overload, and some of
-them are turned away."""
 _SETTLE_S = 1.0
 _SENT = re.compile(rb'"sent_ns":(\d+)\}\n\n')
 
@@ -131,8 +128,6 @@ async def _sse(
         connection = opened[number % connections]
         connection.start(b"POST", path, CONVERSATIONS[number % len(CONVERSATIONS)], BODY, stream)
         connection.flush()
-        if number % _AT_ONCE == _AT_ONCE - 1:
-            await asyncio.sleep(_PACE_S)
     async with asyncio.timeout(_OPEN_TIMEOUT_S):
         for _ in events:
             await first.acquire()

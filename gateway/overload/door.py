@@ -5,11 +5,12 @@ minutes.  So the door counts what a turn of the loop spends on new requests, and
 next turn, in a queue that is fair to callers.  It measures the queue in work: the processor time that the loop has used
 while a request waited, which is the same whether others use the machine or not.
 
-A queue that is short now and then is a burst, and is served.  One that is full, or has been long for a while, is
-overload.  Then all that waits on one connection, of the caller with the most, is turned away before anything was done
-for it; and after a while that of another one, at shorter and shorter intervals, until it is short again (CoDel, RFC
-8289, with connections for packets).  Callers that honour ``retry-after`` stay away with all that they have: turning
-requests away from each of them would leave nobody.
+A queue that is short now and then is a burst, and is served; after a quiet while it may be a long one, as of an agent
+that begins a thousand things at once.  A queue that is full, or has been long for a while, is overload.  Then all
+that waits on one connection, of the caller with the most, is turned away before anything was done for it; and after a
+while that of another one, at shorter and shorter intervals, until it is short again (CoDel, RFC 8289, with
+connections for packets).  Callers that honour ``retry-after`` stay away with all that they have: turning requests
+away from each of them would leave nobody.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ from gateway.overload.spec import OverloadSpec
 MAX_RETRY_AFTER_S = 30
 SPREAD_S = 8
 """Over which callers are asked to come again, at least."""
-LONG_FOR_S = 0.1
+LONG_FOR_S = 0.2
 """How long the queue must have been long until somebody is turned away (RFC 8289 section 4.2)."""
+BURST = 8
+"""So many times `max_waiting` may wait when nobody was turned away for `QUIET_S`, until the queue is too long."""
+QUIET_S = 10.0
+"""Longer than most who were turned away stay away."""
 FORGOTTEN_AFTER = 16
 """So many times that after the last one, the intervals begin anew (RFC 8289 section 4.3 does the same)."""
 COUNTED_S = 1.0
@@ -115,6 +120,7 @@ class Door:
         self._work = work
         self._random = random
         self._turn_s = spec.turn_s
+        self._max_waiting = spec.max_waiting
         self._max_wait_s = spec.max_wait_s
         self._target_wait_s = spec.target_wait_s
         self._max_in_flight = spec.max_in_flight_per_principal
@@ -188,6 +194,8 @@ class Door:
         """`visitor` waits: it is told once, later, to enter or to go, unless it leaves before; or now to go."""
         if not self.queue:
             self._worked = self._work()
+            quiet = now - self.turned_away_at > QUIET_S
+            self.queue.capacity = self._max_waiting * BURST if quiet else self._max_waiting
         visitor.since = self._worked
         loser = self.queue.push(visitor.caller.name, visitor)
         if loser is not None:
@@ -248,6 +256,7 @@ class Door:
         elif now >= self._next_at:
             self._in_a_row += 1
             self._next_at = now + LONG_FOR_S / math.sqrt(self._in_a_row)
+            queue.capacity = self._max_waiting
             self._turn_all_away(queue.lose(), Entry.QUEUE, now)
 
     def _turn_all_away(self, loser: Visitor, entry: Entry, now: float) -> None:

@@ -17,10 +17,11 @@ class FairQueue(Generic[T]):
     operation takes the same time, whatever the queue holds.
     """
 
-    __slots__ = ("_by_length", "_capacity", "_keys", "_longest", "_turns")
+    __slots__ = ("_by_length", "_keys", "_longest", "_turns", "capacity")
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
+        """How many items there may be; may be changed, and what is there stays."""
         self._keys: dict[T, str] = {}
         """Of the items."""
         self._turns: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
@@ -56,7 +57,7 @@ class FairQueue(Generic[T]):
         loser: T | None = None
         items = self._turns.get(key)
         held = len(items) if items is not None else 0
-        if len(self._keys) >= self._capacity:
+        if len(self._keys) >= self.capacity:
             if held >= self._longest:
                 return item
             loser = self.lose()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.overload import Caller, Door, Entry, Level, OverloadSpec
+from gateway.overload.door import BURST, QUIET_S
 from tests.overload.simulation import CAPACITY_PER_S, World
 
 COST_S = 0.0001
@@ -113,7 +114,7 @@ def test_a_long_queue_turns_one_after_the_other_away_and_not_all_at_once() -> No
         loop.turn()
         for _ in range(loop.served["a"] - before):
             loop.come(caller)
-    assert 10 < loop.turned_away[Entry.QUEUE] < 300
+    assert 5 < loop.turned_away[Entry.QUEUE] < 300
     assert loop.turned_away.keys() == {Entry.QUEUE}
     assert loop.waits["a"][-1] < loop.waits["a"][260]
 
@@ -126,8 +127,28 @@ def test_what_waits_on_a_connection_is_turned_away_together_and_the_others_stay(
     while not loop.turned_away:
         loop.come(caller, connections[number % 3])
         number += 1
-    assert loop.turned_away == {Entry.FULL: 11}  # ten, and the one that was too much
+    assert loop.turned_away == {Entry.FULL: 10 * BURST + 1}  # a third, and the one that was too much
     assert len({each.connection for each in loop.door.queue}) == 2
+
+
+def test_a_thousand_at_once_are_served_after_a_quiet_while_and_are_overload_soon_after() -> None:
+    loop = Loop()
+    caller = loop.door.welcome("a")
+    connections = [object() for _ in range(10)]
+
+    def come_at_once(count: int) -> Counter[Entry]:
+        loop.turned_away.clear()
+        for number in range(count):
+            loop.come(caller, connections[number % 10])
+        while loop.due:
+            loop.turn()
+        return loop.turned_away
+
+    assert not come_at_once(1000)
+    assert come_at_once(10_000)[Entry.FULL] > 5000
+    assert come_at_once(1000)[Entry.FULL] > 500
+    loop.now += QUIET_S + 1
+    assert not come_at_once(1000)
 
 
 @pytest.mark.parametrize("callers", [64, 256])
