@@ -24,6 +24,19 @@ class Outcome(Enum):
     """It was under way when policy, or the end of the caller's certificate, took its permission back."""
 
 
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One agent's turn that came to nothing; times in milliseconds since the request's head was read."""
+
+    agent: str
+    cause: str
+    """How it failed, a value of `gateway.proxy.retries.Cause`."""
+    asked_ms: float
+    """When a connection to it was asked for."""
+    ended_ms: float
+    sent_ms: float = 0.0
+    """When the request's head was on its way; 0 when it never was."""
+
+
 class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
     """What happened to one packet; empty values are left out of the log."""
 
@@ -54,6 +67,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     path: str = ""
     status: int = 0
     attempts: int = 0
+    failed: tuple[Attempt, ...] = ()
+    """The attempts before the last one."""
     repeated: bool = False
     """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0
@@ -62,4 +77,10 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     """From the head's arrival to the exchange's end."""
     gateway_ms: float = 0.0
     """The gateway's own work before the request was on its way (or refused)."""
+    asked_ms: float = 0.0
+    """From the head's arrival until a connection to the last agent was asked for; so are the next two."""
+    sent_ms: float = 0.0
+    """Until the request's head was on its way to it."""
+    answered_ms: float = 0.0
+    """Until the head of its final answer was there."""
     trace_id: str = ""

@@ -24,7 +24,7 @@ from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
 from gateway.proxy.endings import KEEP_ALIVE, at_line_start, is_event_stream, last_words
 from gateway.proxy.once import OncePacket
-from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, repeatable, retry_after_s
+from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, Failure, repeatable, retry_after_s
 from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
 from gateway.recording import Decided
@@ -65,7 +65,6 @@ class Exchange:
     """A request, its decision, and its relay."""
 
     __slots__ = (
-        "_asked_at",
         "_deadline",
         "_lease",
         "_loaded",
@@ -82,11 +81,15 @@ class Exchange:
         "_upload",
         "_watch",
         "agent",
+        "answered_at",
+        "asked_at",
         "attempts",
         "bytes_in",
         "bytes_out",
         "decided",
+        "decision",
         "downstream",
+        "failures",
         "finished",
         "forward",
         "head",
@@ -95,6 +98,7 @@ class Exchange:
         "repeated",
         "responded",
         "route",
+        "sent_at",
         "snapshot",
         "started",
         "started_at",
@@ -123,6 +127,10 @@ class Exchange:
         self.agent: Agent | None = None
         self.trace: Trace | None = None
         self.decided = 0.0
+        """When, by `perf_counter`; so are those of the last attempt: when a connection was asked for, the request's
+        head was on its way, and the head of its final answer was there."""
+        self.asked_at = self.sent_at = self.answered_at = 0.0
+        self.failures: tuple[Failure, ...] = ()
         self._pool: Pool | None = None
         self._up: UpstreamConnection | None = None
         self._up_stream = 0
@@ -138,7 +146,6 @@ class Exchange:
         """It is being found out which agent it goes to."""
         self._once: OncePacket | None = None
         """It is done once."""
-        self._asked_at = 0.0
         self._upload = Upload(downstream, stream)
         self._response: ResponseHead | None = None
         """As the caller got it."""
@@ -167,7 +174,8 @@ class Exchange:
             plane.telemetry.defect()
             log.exception("a decision failed")
             verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
-        plane.telemetry.decision(Decided(head, self.downstream.principal, verdict, self.snapshot.revision, now))
+        self.decision = Decided(head, self.downstream.principal, verdict, self.snapshot.revision, now)
+        plane.telemetry.decision(self.decision)
         self.trace = plane.telemetry.begin_trace(verdict.traceparent, now)
         if isinstance(verdict, Refuse):
             self.refuse = verdict
@@ -374,7 +382,8 @@ class Exchange:
         self._loaded = agent
         self.route.load.begin(agent.name)
         self.attempts += 1
-        self._asked_at = perf_counter()
+        self.asked_at = perf_counter()
+        self.sent_at = 0.0
         self._pool = plane.pool(agent)
         why = self._pool.acquire(self)
         if not why and self._up is None and not self.finished:
@@ -400,7 +409,7 @@ class Exchange:
     def _observed(self, *, ok: bool) -> None:
         """Tell how the agent did."""
         assert self.agent is not None
-        self.plane.health.observed(self.agent.name, ok=ok, latency_s=perf_counter() - self._asked_at)
+        self.plane.health.observed(self.agent.name, ok=ok, latency_s=perf_counter() - self.asked_at)
 
     def on_upstream(self, connection: UpstreamConnection) -> None:
         """A connection to the agent has room: send what there is."""
@@ -422,6 +431,7 @@ class Exchange:
         head_only = upload.at_once and not self.tunnel
         if self._once is not None:
             self._once.sent()
+        self.sent_at = perf_counter()
         self._up_stream = connection.open(self, onward, ended=head_only)
         upload.start(connection, self._up_stream, head_only=head_only)
 
@@ -429,6 +439,7 @@ class Exchange:
         """The agent left before a connection to it was there: it was not asked at all."""
         assert self.agent is not None
         self.attempts -= 1
+        self._failed(Cause.UNREACHABLE)
         self._unload()
         self._upload.rewind()
         retry = self._retry = self._retry or self._new_retry()
@@ -482,9 +493,14 @@ class Exchange:
             route=self._route_now(),
         )
         if goes_on:
+            self._failed(cause)
             self._unload()
             self._upload.rewind()
         return goes_on
+
+    def _failed(self, cause: Cause) -> None:
+        assert self.agent is not None
+        self.failures += (Failure(self.agent.name, cause, self.asked_at, self.sent_at, perf_counter()),)
 
     def _new_retry(self) -> Retry:
         return Retry(self.plane, self._go_on, self._break_off)
@@ -570,6 +586,7 @@ class Exchange:
         if head.status in RETRIED_STATUSES and self._asks_for_better(head, ended=ended):
             return
         self.status = head.status
+        self.answered_at = perf_counter()
         self.responded = True
         self._upload.keep_no_more()
         if self._retry is not None:
@@ -692,7 +709,7 @@ class Exchange:
         if not self.finished:
             if self._up is not None and not self.responded:
                 assert self.agent is not None
-                self.plane.health.unanswered(self.agent.name, perf_counter() - self._asked_at)
+                self.plane.health.unanswered(self.agent.name, perf_counter() - self.asked_at)
             self._break_off(Refusal(Reason.DEADLINE_EXCEEDED, "flight-timeout ran out before the agent had answered"))
 
     def _break_off(self, refusal: Refusal, outcome: Outcome = Outcome.FAILED) -> None:

@@ -68,7 +68,7 @@ class Telemetry(Protocol):
     def decision(self, decided: Decided) -> None:
         """A decision was taken."""
 
-    def handoff(self, handoff: Handoff, trace: Trace, gateway_s: float, duration_s: float) -> None:
+    def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
 
     def connection_opened(self, listener: str) -> None:

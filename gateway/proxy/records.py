@@ -13,8 +13,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.decision import Shadow
-from gateway.handoff import Handoff, Outcome
+from gateway.handoff import Attempt, Handoff, Outcome
 from gateway.packet import Capabilities, FlightPacket
+from gateway.recording import Decided
 from gateway.refusal import Refusal
 from gateway.telemetry.tracing import Trace
 
@@ -30,8 +31,8 @@ MAX_LOGGED_CHARACTERS = 512
 _NO_PACKET = FlightPacket("", Capabilities(()), b"")
 """What is recorded of a request that was no readable packet."""
 
-Sink = Callable[[Handoff, Trace, float, float], None]
-"""Takes a record, its trace, the seconds of the gateway's own work and those of the whole handoff."""
+Sink = Callable[[Handoff, Decided, Trace, float, float], None]
+"""Takes a record, the decision, its trace, the seconds of the gateway's own work and those of the whole handoff."""
 
 
 class Records:
@@ -63,7 +64,7 @@ class Records:
             duration_s = ended - exchange.started
             gateway_s = (exchange.decided or ended) - exchange.started
             handoff = _handoff(exchange, outcome, refusal, gateway_s, duration_s)
-            self._sink(handoff, trace, gateway_s, duration_s)
+            self._sink(handoff, exchange.decision, trace, gateway_s, duration_s)
 
 
 def _handoff(
@@ -106,12 +107,34 @@ def _handoff(
         path=_logged(head.path.partition(b"?")[0] if b"?" in head.path else head.path),
         status=exchange.status,
         attempts=exchange.attempts,
+        failed=_failed(exchange) if exchange.failures else (),
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
         duration_ms=round(duration_s * 1000, 3),
         gateway_ms=round(gateway_s * 1000, 3),
+        asked_ms=_since(exchange, exchange.asked_at),
+        sent_ms=_since(exchange, exchange.sent_at),
+        answered_ms=_since(exchange, exchange.answered_at),
         trace_id=trace.trace_id,
+    )
+
+
+def _since(exchange: Exchange, at: float) -> float:
+    """Milliseconds from the request's head to `at`; 0 for what never was."""
+    return round((at - exchange.started) * 1000, 3) if at else 0.0
+
+
+def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
+    return tuple(
+        Attempt(
+            each.agent,
+            each.cause.value,
+            _since(exchange, each.asked_at),
+            _since(exchange, each.ended_at),
+            _since(exchange, each.sent_at),
+        )
+        for each in exchange.failures
     )
 
 

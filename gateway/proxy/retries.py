@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_tz
 from enum import Enum
+from typing import NamedTuple
 
 from gateway.messages import RequestHead, field_value
 from gateway.packet import fields as names
@@ -48,6 +49,18 @@ class Cause(Enum):
     """Its connection or stream ended before an answer began."""
     ANSWERED = "answered"
     """By one of `RETRIED_STATUSES`."""
+
+
+class Failure(NamedTuple):
+    """An attempt that came to nothing; times of `time.perf_counter`."""
+
+    agent: str
+    cause: Cause
+    asked_at: float
+    """When a connection was asked for."""
+    sent_at: float
+    """When the request's head was on its way; 0 when it never was."""
+    ended_at: float
 
 
 UNTAKEN = frozenset({Cause.UNREACHABLE, Cause.UNTOUCHED})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 from gateway.handoff import Handoff
 from gateway.recording import Decided, record
@@ -11,6 +12,9 @@ from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.tracing import Trace, Tracing
+
+Sink = Callable[[Handoff, Decided], None]
+"""Takes a record of a handoff that ended, and the decision that it began with."""
 
 
 class Telemetry:
@@ -23,12 +27,14 @@ class Telemetry:
         recent: Recent,
         access_log: LineWriter | None = None,
         recording: LineWriter | None = None,
+        sinks: tuple[Sink, ...] = (),
     ) -> None:
         self.metrics = metrics
         self.tracing = tracing
         self.recent = recent
         self.access_log = access_log
         self.recording = recording
+        self._sinks = sinks
         self.begin_trace = tracing.begin
         self.connection_opened = metrics.connection_opened
         self.connection_closed = metrics.connection_closed
@@ -44,13 +50,15 @@ class Telemetry:
         if self.recording is not None:
             self.recording.write(record(decided))
 
-    def handoff(self, handoff: Handoff, trace: Trace, gateway_s: float, duration_s: float) -> None:
+    def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
         self.metrics.handoff(handoff, gateway_s, duration_s)
         if self.access_log is not None:
             self.access_log.write(handoff)
         if trace.span is not None:
             self.tracing.end(trace, handoff)
+        for sink in self._sinks:
+            sink(handoff, decided)
 
     def defect(self) -> None:
         """Something of ours failed."""

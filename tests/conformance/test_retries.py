@@ -69,6 +69,11 @@ def test_another_agent_may_have_a_better_answer_than_502_503_and_504(
         again = [answer for answer in answers if answer.headers.get("flight-attempts") == "2"]
         assert {answer.headers["flight-agent"] for answer in again} == {'"willing"'}
     assert retries(gateway, reason="answered", outcome="retried") == len(failing.received) > 0
+    line = gateway.handoff(path="/503", attempts=2)
+    (failed,) = line["failed"]
+    assert (failed["agent"], failed["cause"], line["agent"]) == ("failing", "answered", "willing")
+    assert failed["asked_ms"] <= failed["sent_ms"] <= failed["ended_ms"] <= line["asked_ms"]
+    assert line["asked_ms"] <= line["sent_ms"] <= line["answered_ms"] <= line["duration_ms"]
     # An answer that nobody wants is read, and its connection used again.
     assert failing.connections < len(failing.received)
     # What may not be done twice, and what speaks of the packet itself, is the caller's to hear.
