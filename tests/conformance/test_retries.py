@@ -18,8 +18,8 @@ from tests.waiting import eventually
 
 PACKETS = 12
 """Enough for each of two agents to be the first choice of some."""
-UNMOVED = {"outlier": {"consecutiveFailures": 1_000_000}}
-"""Nobody is ejected, so that agents go on failing."""
+UNMOVED = {"outlier": {"consecutiveFailures": 1_000_000}, "reliability": {"halfLife": "1ms"}}
+"""Nobody is ejected, or has a smaller share, so that agents go on failing."""
 KEY = {"idempotency-key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
 
 MakeAgent = Callable[[Callable[[RawAgent, socket.socket], None]], RawAgent]
