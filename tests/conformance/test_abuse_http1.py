@@ -123,7 +123,7 @@ def test_who_reads_no_answers_is_not_read_any_more(gateway: RunningGateway) -> N
         connection.connect(("127.0.0.1", gateway.plain_port))
         connection.settimeout(1.0)
         head = b"GET /head HTTP/1.1\r\n" + PACKET + b"x: " + b"y" * 16_000 + b"\r\n\r\n"
-        with pytest.raises(TimeoutError):
+        with pytest.raises((TimeoutError, ConnectionError)):  # it is held, or closed where it is too much
             for _ in range(2000):
                 connection.sendall(head)
 
