@@ -34,6 +34,8 @@ BURST = 8
 """So many times `max_waiting` may wait when nobody was turned away for `QUIET_S`, until the queue is too long."""
 QUIET_S = 10.0
 """Longer than most who were turned away stay away."""
+BURST_S = 1.0
+"""How long the queue may be long then."""
 FORGOTTEN_AFTER = 16
 """So many times that after the last one, the intervals begin anew (RFC 8289 section 4.3 does the same)."""
 COUNTED_S = 1.0
@@ -242,20 +244,20 @@ class Door:
             now = self._clock()
 
     def _shorten(self, waited: float, now: float) -> None:
-        """Turn one away, if the queue has been long for long enough."""
-        queue = self.queue
+        """Turn one away, if the queue has been long for long enough: in work, too."""
+        queue, worked = self.queue, self._worked
         if waited < self._target_wait_s or not queue:
             self._long_since = math.inf
             return
-        if self._long_since > now:
-            self._long_since = now
+        if self._long_since > worked:
+            self._long_since = worked
             # Shortly after it was long before, it goes on where it was.
-            lately = now - self._next_at < LONG_FOR_S * FORGOTTEN_AFTER
+            lately = worked - self._next_at < LONG_FOR_S * FORGOTTEN_AFTER
             self._in_a_row = max(0, self._in_a_row - 2) if lately else 0
-            self._next_at = now + LONG_FOR_S
-        elif now >= self._next_at:
+            self._next_at = worked + (LONG_FOR_S if queue.capacity == self._max_waiting else BURST_S)
+        elif worked >= self._next_at:
             self._in_a_row += 1
-            self._next_at = now + LONG_FOR_S / math.sqrt(self._in_a_row)
+            self._next_at = worked + LONG_FOR_S / math.sqrt(self._in_a_row)
             queue.capacity = self._max_waiting
             self._turn_all_away(queue.lose(), Entry.QUEUE, now)
 
