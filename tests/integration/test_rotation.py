@@ -8,14 +8,15 @@ import socket
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from cryptography import x509
 
-from gateway.control.certs_dev import issue_dev_certificates
+from gateway.control.certs_dev import CA_DAYS, Authority, issue_dev_certificates
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, ConfigMap, StartGateway, client_context, eventually, launch, member
 
@@ -107,3 +108,78 @@ def test_a_mounted_secret_is_followed_and_a_key_that_does_not_fit_is_refused(
     mount.swap(secret(fresh))
     eventually(lambda: serial(gateway.tls_port, certs) != before)
     assert gateway.admin("/status").json()["in_step_with_files"]
+
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=CA_DAYS + 1)
+
+
+def another_key(folder: Path, name: str) -> None:
+    shutil.copy(folder / "planner-key.pem", folder / f"{name}-key.pem")
+
+
+def an_expired_ca(folder: Path, name: str) -> None:
+    Authority.create("long ago", LONG_AGO).write(folder, name)
+
+
+def gone(folder: Path, name: str) -> None:
+    (folder / f"{name}.pem").unlink()
+
+
+def no_certificate(folder: Path, name: str) -> None:
+    (folder / f"{name}.pem").write_text("-----BEGIN CERTIFICATE-----\nnone\n")
+
+
+BROKEN = {
+    "a key that does not fit": (another_key, "gateway", "gateway-key.pem"),
+    "a certificate that is gone": (gone, "gateway", "gateway.pem"),
+    "a certificate that is none": (no_certificate, "gateway", "gateway.pem"),
+    "an expired bundle": (an_expired_ca, "ca", "ca.pem): the CA has expired"),
+    "a bundle that is gone": (gone, "ca", "ca.pem"),
+    "a bundle that is none": (no_certificate, "ca", "ca.pem"),
+    "a key that does not fit the CA of tunnels": (another_key, "connect-ca", "connect-ca-key.pem: not the key"),
+    "an expired CA of tunnels": (an_expired_ca, "connect-ca", "connectAuthority: the CA has expired"),
+    "a CA of tunnels that is gone": (gone, "connect-ca", "connect-ca.pem"),
+}
+
+
+def test_files_of_certificates_that_cannot_be_used_change_nothing_and_say_why(
+    raw_agent, certs: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "certs"
+    shutil.copytree(certs, own)
+    (tmp_path / "gateway").mkdir()
+    gateway = launch(tmp_path / "gateway", own, [member(raw_agent(answer_each).port)])
+    gateway.certs = certs  # callers have files of their own
+
+    def status() -> dict[str, Any]:
+        return dict(gateway.admin("/status").json())
+
+    try:
+        before = serial(gateway.tls_port, certs), gateway.revision()
+        for what, (breaks, name, told) in BROKEN.items():
+            kept = {file: file.read_bytes() for file in own.glob(f"{name}*.pem")}
+            breaks(own, name)
+            eventually(lambda told=told: told in str((status()["last_refused"] or {}).get("problems")))
+            assert not status()["in_step_with_files"], what
+            assert (serial(gateway.tls_port, certs), gateway.revision()) == before, what
+            with gateway.client() as client:
+                assert client.post("/run", headers=CAPABILITY).status_code == 200, what
+            for file, content in kept.items():
+                file.write_bytes(content)
+            eventually(lambda: status()["in_step_with_files"])
+    finally:
+        gateway.stop()
+
+
+def test_a_bundle_may_keep_a_ca_that_has_expired(
+    raw_agent, start_gateway: StartGateway, certs: Path, tmp_path: Path
+) -> None:
+    an_expired_ca(tmp_path, "old")
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes((tmp_path / "old.pem").read_bytes() + (certs / "ca.pem").read_bytes())
+    identity = {"certificate": certs / "gateway.pem", "key": certs / "gateway-key.pem", "trustBundle": bundle}
+    gateway = start_gateway(
+        [member(raw_agent(answer_each).port)], identity={name: str(file) for name, file in identity.items()}
+    )
+    with gateway.client() as client:
+        assert client.post("/run", headers=CAPABILITY).status_code == 200
