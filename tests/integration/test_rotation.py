@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -130,15 +129,15 @@ def no_certificate(folder: Path, name: str) -> None:
 
 
 BROKEN = {
-    "a key that does not fit": (another_key, "gateway", "gateway-key.pem"),
-    "a certificate that is gone": (gone, "gateway", "gateway.pem"),
-    "a certificate that is none": (no_certificate, "gateway", "gateway.pem"),
-    "an expired bundle": (an_expired_ca, "ca", "ca.pem): the CA has expired"),
-    "a bundle that is gone": (gone, "ca", "ca.pem"),
-    "a bundle that is none": (no_certificate, "ca", "ca.pem"),
-    "a key that does not fit the CA of tunnels": (another_key, "connect-ca", "connect-ca-key.pem: not the key"),
+    "a key that does not fit": (another_key, "gateway", "KEY_VALUES_MISMATCH"),
+    "a certificate that is gone": (gone, "gateway", "/gateway.pem'"),
+    "a certificate that is none": (no_certificate, "gateway", "Unable to load PEM file"),
+    "an expired bundle": (an_expired_ca, "ca", "/ca.pem): the CA has expired"),
+    "a bundle that is gone": (gone, "ca", "/ca.pem'"),
+    "a bundle that is none": (no_certificate, "ca", "Unable to load PEM file"),
+    "a key that does not fit the CA of tunnels": (another_key, "connect-ca", "/connect-ca-key.pem: not the key"),
     "an expired CA of tunnels": (an_expired_ca, "connect-ca", "connectAuthority: the CA has expired"),
-    "a CA of tunnels that is gone": (gone, "connect-ca", "connect-ca.pem"),
+    "a CA of tunnels that is gone": (gone, "connect-ca", "/connect-ca.pem'"),
 }
 
 
@@ -151,22 +150,25 @@ def test_files_of_certificates_that_cannot_be_used_change_nothing_and_say_why(
     gateway = launch(tmp_path / "gateway", own, [member(raw_agent(answer_each).port)])
     gateway.certs = certs  # callers have files of their own
 
-    def status() -> dict[str, Any]:
-        return dict(gateway.admin("/status").json())
+    def in_step() -> bool:
+        return bool(gateway.admin("/status").json()["in_step_with_files"])
+
+    def refused() -> str:
+        """Why the files as they are now are refused."""
+        return "" if in_step() else str(gateway.admin("/status").json()["last_refused"]["problems"][0])
 
     try:
         before = serial(gateway.tls_port, certs), gateway.revision()
         for what, (breaks, name, told) in BROKEN.items():
             kept = {file: file.read_bytes() for file in own.glob(f"{name}*.pem")}
             breaks(own, name)
-            eventually(lambda told=told: told in str((status()["last_refused"] or {}).get("problems")))
-            assert not status()["in_step_with_files"], what
+            eventually(lambda told=told: told in refused())
             assert (serial(gateway.tls_port, certs), gateway.revision()) == before, what
             with gateway.client() as client:
                 assert client.post("/run", headers=CAPABILITY).status_code == 200, what
             for file, content in kept.items():
                 file.write_bytes(content)
-            eventually(lambda: status()["in_step_with_files"])
+            eventually(in_step)
     finally:
         gateway.stop()
 
