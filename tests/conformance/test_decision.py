@@ -107,6 +107,23 @@ def test_flight_timeout_ends_in_504(raw_agent, start_gateway: StartGateway) -> N
     assert 0 < int(line.partition(b": ")[2]) <= 300
 
 
+def test_a_refusal_tells_nothing_of_what_is_not_its_callers(agent: RawAgent, start_gateway: StartGateway) -> None:
+    members = [member(agent.port), member(agent.port, "vault", capabilities=["secret.read"], state="draining")]
+    rules = rule("planners", callers="planner"), rule("coders-secrets", callers="coder", to={"minTrust": 0.9})
+    gateway = start_gateway(members, policy=policy(*rules))
+    told = []
+    for capability in ("code.execute", "secret.read", "no.such"):
+        with gateway.client("mallory") as client:
+            response = client.post("/run", headers={"flight-capability": capability, "flight-id": '"one"'})
+        assert response.json()["type"] == "urn:phoenixflight:no-policy-allows"
+        told.append(response.text.replace(capability, "CAPABILITY"))
+        fields = {name for name, _ in response.headers.multi_items()}
+        assert not fields & {"flight-agent", "flight-decision", "flight-attempts"}
+    assert len(set(told)) == 1, "whether there is such a capability makes no difference"
+    for secret in ("executor-1", "vault", str(agent.port), "planner", "coder"):
+        assert secret not in told[0]
+
+
 # -- failing ------------------------------------------------------------------------------------------------
 
 
