@@ -163,7 +163,8 @@ class Limits(Spec):
     response_timeout_s: Annotated[Duration, Field(alias="responseTimeout", gt=0)] = 300.0
     """From the whole request to the head of the agent's answer; then 504."""
     stream_idle_timeout_s: Annotated[Duration, Field(alias="streamIdleTimeout", gt=0)] = 300.0
-    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended."""
+    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended.  A caller that
+    reads nothing of what waits for it has as long, too; then its connection is reset."""
     max_stream_duration_s: Annotated[Duration | None, Field(alias="maxStreamDuration", gt=0)] = None
     """A request with its answer, however lively; then it is ended.  Without one, a live stream lives on."""
     sse_keep_alive_s: Annotated[Duration | None, Field(alias="sseKeepAlive", gt=0)] = None

@@ -47,7 +47,7 @@ class TlsContexts:
         """Read the files.
 
         Raises:
-            TlsError: a file is missing, or a certificate and its key do not match.
+            TlsError: a file is missing, a certificate and its key do not match, or no CA vouches for anybody any more.
 
         """
         self._identity = identity
@@ -58,9 +58,11 @@ class TlsContexts:
         self._revocations: Revocations | None = None
         self.not_after: datetime | None = None
         """When the gateway's own certificate ends."""
+        now = datetime.now(UTC)
         if authority is not None:
             try:
                 self._authority = Authority.load(authority.certificate, authority.key)
+                _check_in_force([self._authority.certificate], now)
             except (OSError, ValueError) as error:
                 raise TlsError(f"connectAuthority: {error}") from None
         if identity is None:
@@ -68,9 +70,10 @@ class TlsContexts:
         try:
             certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
             self.not_after = certificate.not_valid_after_utc
+            roots = x509.load_pem_x509_certificates(identity.trust_bundle.read_bytes())
+            _check_in_force(roots, now)
             if identity.crl:
-                roots = x509.load_pem_x509_certificates(identity.trust_bundle.read_bytes())
-                self._revocations = Revocations.load(identity.crl, roots, datetime.now(UTC))
+                self._revocations = Revocations.load(identity.crl, roots, now)
             for auth in ClientAuth:
                 self._servers[auth] = self._server(identity, auth)
             for protocol in (Protocol.HTTP1, Protocol.H2):
@@ -181,6 +184,18 @@ class TlsContexts:
             self._trust(context, self._identity)
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+
+def _check_in_force(authorities: list[x509.Certificate], now: datetime) -> None:
+    """See that one of these still vouches for somebody: a bundle keeps those that have ended for a while.
+
+    Raises:
+        ValueError: all have ended; the message says when.
+
+    """
+    end = max(each.not_valid_after_utc for each in authorities)
+    if end <= now:
+        raise ValueError(f"the CA has expired at {end:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @contextmanager

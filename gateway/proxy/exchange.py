@@ -579,8 +579,9 @@ class Exchange:
         forward = self.forward
         assert forward is not None
         assert self.agent is not None
+        fields = [item for item in head.fields if item[0] not in _STAMPED]
         if head.status < 200:
-            self.downstream.send_response(self.stream, head, ended=False)
+            self.downstream.send_response(self.stream, ResponseHead(head.status, fields), ended=False)
             return
         self._observed(ok=head.status not in FAILURE_STATUSES)
         if head.status in RETRIED_STATUSES and self._asks_for_better(head, ended=ended):
@@ -591,7 +592,6 @@ class Exchange:
         self._upload.keep_no_more()
         if self._retry is not None:
             self._retry.end()
-        fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
             (names.ID, names.sf_string(forward.packet.id)),
             (names.AGENT, names.sf_string(self.agent.name)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.config import ClientAuth, GatewaySpec, load_config
+from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec, load_config
 from gateway.control.files import read_sources
 from gateway.documents import DocumentError
 
@@ -66,6 +66,9 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     assert spec.connect_authority is None
     assert spec.trusted_hops == ()
     assert spec.listeners[0].client_auth is ClientAuth.REQUIRE
+    assert ListenerSpec.model_fields["tls"].default is True
+    off = {name for name, value in spec.limits if value is None}
+    assert off == {"max_body_bytes", "max_stream_duration_s", "sse_keep_alive_s"}, "every other limit is on"
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
