@@ -104,7 +104,7 @@ def _find(path: Path, text: mmap.mmap, needle: bytes, wanted: dict[str, str]) ->
             record = _decode(line.record)
         except (BrokenLineError, msgspec.DecodeError, UnicodeDecodeError) as error:
             number = text[:start].count(b"\n") + 1
-            message = f"{error}; `phoenixflight recorder verify` tells more"
+            message = f"no record: {error}; `phoenixflight recorder verify` tells more"
             raise DocumentError([Problem(str(path), number, 1, message)]) from None
         if all(getattr(record, name) == value for name, value in wanted.items()):
             yield Found(path, start, end, line, record)
