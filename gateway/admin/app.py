@@ -42,6 +42,8 @@ def make_app(gateway: Gateway) -> Starlette:
     async def readyz(_: Request) -> Response:
         if not gateway.ready:
             return PlainTextResponse("not ready: starting or draining\n", status_code=503)
+        if gateway.plane is not None and gateway.plane.door.unrecorded:
+            return PlainTextResponse("not ready: packets cannot be recorded\n", status_code=503)
         waiting = gateway.membership.waiting
         if waiting:
             return PlainTextResponse(f"not ready: no list of members yet from {waiting}\n", status_code=503)

@@ -13,6 +13,7 @@ from gateway.admin.access import is_loopback, read_token
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
+    Document,
     DocumentError,
     Duration,
     ErrorAt,
@@ -30,6 +31,9 @@ from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
 from gateway.overload import OverloadSpec
+from gateway.recorder import RecorderSpec
+from gateway.recorder.heads import load_signer
+from gateway.recorder.segments import probe
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
@@ -118,8 +122,6 @@ class TelemetrySpec(Spec):
 
     access_log: str = Field(default="stdout", min_length=1)
     """``stdout``, ``none``, or a file."""
-    recording: Path | None = None
-    """A file of decisions, one in each line, for ``phoenixflight policy replay``; without one, none are kept."""
     tracing: TracingSpec | None = None
 
 
@@ -276,6 +278,8 @@ class GatewaySpec(Spec):
     connect_authority: CertificateAuthority | None = None
     """The CA that signs for ``*.flight.internal`` inside CONNECT tunnels; without one there are no tunnels."""
     telemetry: TelemetrySpec = TelemetrySpec()
+    recorder: RecorderSpec | None = None
+    """The audit trail; without one, nothing is recorded."""
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
     overload: OverloadSpec = OverloadSpec()
@@ -318,8 +322,8 @@ def load_config(path: Path) -> GatewaySpec:
 
     """
     text = read_text(path)
-    _, document = single(text, str(path), "Gateway", GatewayDocument)
-    spec = document.spec
+    document, content = single(text, str(path), "Gateway", GatewayDocument)
+    spec = content.spec
     # Symlinks stay: Kubernetes replaces the folder that a mounted file's link leads to.
     base = path.absolute().parent
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
@@ -346,9 +350,26 @@ def load_config(path: Path) -> GatewaySpec:
     files: dict[str, object] = {}
     if spec.telemetry.access_log not in ("stdout", "none"):
         files["access_log"] = str(base / spec.telemetry.access_log)
-    if spec.telemetry.recording is not None:
-        files["recording"] = base / spec.telemetry.recording
     changes["telemetry"] = spec.telemetry.model_copy(update=files)
+    if spec.recorder is not None:
+        changes["recorder"] = _checked_recorder(spec.recorder, base, document)
+    return spec.model_copy(update=changes)
+
+
+def _checked_recorder(spec: RecorderSpec, base: Path, document: Document) -> RecorderSpec:
+    changes: dict[str, object] = {"folder": base / spec.folder}
+    try:
+        probe(base / spec.folder)
+    except OSError as error:
+        message = f"spec.recorder.folder: {base / spec.folder} cannot be written: {error.strerror or error}"
+        raise DocumentError([document.problem(("spec", "recorder", "folder"), message)]) from None
+    if spec.key is not None:
+        changes["key"] = base / spec.key
+        try:
+            load_signer((base / spec.key).read_bytes())
+        except (OSError, ValueError) as error:
+            message = f"spec.recorder.key: {base / spec.key} cannot be used: {error}"
+            raise DocumentError([document.problem(("spec", "recorder", "key"), message)]) from None
     return spec.model_copy(update=changes)
 
 

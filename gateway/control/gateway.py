@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import ssl
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -45,7 +47,10 @@ from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.retries import RetryLimits
 from gateway.proxy.sockets import listening
+from gateway.proxy.under_way import begun_between
 from gateway.proxy.upstream import UpstreamLimits
+from gateway.recorder import Recorder
+from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
@@ -54,10 +59,15 @@ from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
+from gateway.telemetry.recorder import RecorderMetrics
 from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+OPEN_AFTER_S = 10.0
+"""A packet that is under way for longer is recorded as open, before its end is."""
+OPEN_INTERVAL_S = 2.0
 
 
 class Gateway:
@@ -165,13 +175,14 @@ class Gateway:
         config = self.config
         loop = asyncio.get_running_loop()
         spec = config.telemetry
+        recorder = self._recorder(loop)
         log_file = None if spec.access_log == "stdout" else Path(spec.access_log)
         telemetry = Telemetry(
             self.metrics,
             Tracing(spec.tracing.otlp_endpoint, spec.tracing.sample_ratio) if spec.tracing else Tracing(),
             self.recent,
             LineWriter(loop, "access log", log_file) if spec.access_log != "none" else None,
-            LineWriter(loop, "recording", spec.recording) if spec.recording else None,
+            sinks=(recorder.add,) if recorder is not None else (),
         )
         limits = config.limits
         plane = self.plane = DataPlane(
@@ -242,6 +253,8 @@ class Gateway:
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in lasting]
                 tasks.create_task(watch(config, self.reload, self._stop))
+                if recorder is not None:
+                    following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
                 log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
@@ -258,10 +271,32 @@ class Gateway:
                 await self.shared.close()
                 stop_admin.set()
         finally:
+            if recorder is not None:
+                recorder.close()
             await telemetry.close(self._force)
         why = "a second signal" if self._force.is_set() else "the drain timeout"
         log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder | None:
+        """The flight recorder, which begins to record.
+
+        Raises:
+            OSError: its folder cannot be written.
+
+        """
+        spec = self.config.recorder
+        if spec is None:
+            return None
+
+        def refuse(refusing: bool) -> None:
+            assert self.plane is not None
+            self.plane.door.unrecorded = refusing
+
+        signer = load_signer(spec.key.read_bytes()) if spec.key is not None else None
+        recorder = Recorder(loop, spec, signer, refuse, clock=time.time, entropy=os.urandom)
+        self.metrics.registry.register(RecorderMetrics(recorder))
+        return recorder
 
     def stop(self) -> None:
         """Drain and end; the second time, end at once."""
@@ -425,6 +460,15 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+async def _trace(plane: DataPlane, recorder: Recorder) -> None:
+    """Have what is under way for long leave a trace before it has ended, each once."""
+    until = perf_counter() - OPEN_AFTER_S
+    while True:
+        await asyncio.sleep(OPEN_INTERVAL_S)
+        after, until = until, perf_counter() - OPEN_AFTER_S
+        recorder.add_open(begun_between(plane, after, until))
 
 
 def _log_lists(tls: TlsContexts) -> None:

@@ -62,6 +62,8 @@ class Entry(Enum):
     """Its caller sends too often."""
     LEVEL = "level"
     """Memory or the event loop is at its limit: nobody comes in."""
+    RECORDER = "recorder"
+    """What comes in could not be recorded, and has to be: nobody comes in."""
     GONE = "caller-gone"
     """Its caller, or its caller's permission, went while it waited."""
 
@@ -130,7 +132,10 @@ class Door:
         self._rates = RateLimiter()
         self._rate_wait_s = 0.0
         """How long the caller that was asked about last has to wait for its rate."""
-        self.level = Level.NORMAL
+        self._level = Level.NORMAL
+        self._unrecorded = False
+        self._shut: Entry | None = None
+        """Why nobody comes in."""
         self.queue: FairQueue[Visitor] = FairQueue(spec.max_waiting)
         self._callers: dict[str, Caller] = {}
         self._in_turn = False
@@ -153,6 +158,34 @@ class Door:
         """How many were turned away for each that was let in, lately."""
         self._counted_from = 0.0
         self._told: dict[str, int] = {}
+
+    # -- when nobody comes in ---------------------------------------------------------------------------
+
+    @property
+    def level(self) -> Level:
+        """What is no longer done, for want of memory or of time."""
+        return self._level
+
+    @level.setter
+    def level(self, level: Level) -> None:
+        self._level = level
+        self._shut_or_open()
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether what comes in could not be recorded, and has to be."""
+        return self._unrecorded
+
+    @unrecorded.setter
+    def unrecorded(self, unrecorded: bool) -> None:
+        self._unrecorded = unrecorded
+        self._shut_or_open()
+
+    def _shut_or_open(self) -> None:
+        if self._level >= Level.NO_STREAMS:
+            self._shut = Entry.LEVEL
+        else:
+            self._shut = Entry.RECORDER if self._unrecorded else None
 
     # -- callers ----------------------------------------------------------------------------------------
 
@@ -181,8 +214,8 @@ class Door:
             self._rate_wait_s = self._rates.take("", caller.name, rate.per_s, rate.count, now)
             if self._rate_wait_s:
                 return self.refuse(Entry.RATE, caller, now)
-        if self.level >= Level.NO_STREAMS:
-            return self.refuse(Entry.LEVEL, caller, now)
+        if self._shut is not None:
+            return self.refuse(self._shut, caller, now)
         if not self._in_turn:
             self._in_turn = True
             self._turn_began = now

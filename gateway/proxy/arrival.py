@@ -35,6 +35,7 @@ _WHY: Final = {
     Entry.LATE: (Reason.OVERLOADED, _OVERLOADED),
     Entry.FULL: (Reason.OVERLOADED, _OVERLOADED),
     Entry.LEVEL: (Reason.OVERLOADED, _OVERLOADED),
+    Entry.RECORDER: (Reason.NOT_RECORDED, "what is handed on must be recorded, and cannot be now; try again later"),
     Entry.CONCURRENCY: (Reason.RATE_LIMITED, "too many requests of yours are under way; wait for some of them"),
     Entry.RATE: (Reason.RATE_LIMITED, "you send more requests than a caller may; slow down"),
 }

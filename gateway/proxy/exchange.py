@@ -73,7 +73,6 @@ class Exchange:
         "_placing",
         "_pool",
         "_queued",
-        "_response",
         "_retry",
         "_tail",
         "_up",
@@ -97,6 +96,7 @@ class Exchange:
         "refuse",
         "repeated",
         "responded",
+        "response",
         "route",
         "sent_at",
         "snapshot",
@@ -105,6 +105,7 @@ class Exchange:
         "status",
         "stream",
         "trace",
+        "trailers",
         "tunnel",
     )
 
@@ -147,8 +148,9 @@ class Exchange:
         self._once: OncePacket | None = None
         """It is done once."""
         self._upload = Upload(downstream, stream)
-        self._response: ResponseHead | None = None
-        """As the caller got it."""
+        self.response: ResponseHead | None = None
+        """As the caller got it; so are `trailers`."""
+        self.trailers: Fields | None = None
         self._tail = b""
         """The last bytes that the caller got."""
         self._owed_up = 0
@@ -599,10 +601,10 @@ class Exchange:
         )
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
-        self._response = ResponseHead(head.status, fields)
+        self.response = ResponseHead(head.status, fields)
         if self._once is not None:
             self._once.on_response(head.status, fields, ended=ended)
-        self.downstream.send_response(self.stream, self._response, ended=ended)
+        self.downstream.send_response(self.stream, self.response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
 
@@ -645,6 +647,7 @@ class Exchange:
         """The agent's message is whole."""
         if self._once is not None:
             self._once.on_response_end(trailers)
+        self.trailers = trailers
         self.downstream.end(self.stream, trailers)
         self._finish(Outcome.COMPLETED)
 
@@ -688,8 +691,8 @@ class Exchange:
     def _show_life(self) -> None:
         """Tell the readers of an event stream that it is still there."""
         if (
-            self._response is not None
-            and is_event_stream(self._response)
+            self.response is not None
+            and is_event_stream(self.response)
             and at_line_start(self._tail)
             and not self._owed_up
         ):
@@ -722,7 +725,7 @@ class Exchange:
 
     def _end_early(self, refusal: Refusal) -> None:
         """End an answer that is not whole."""
-        response, forward, downstream = self._response, self.forward, self.downstream
+        response, forward, downstream = self.response, self.forward, self.downstream
         last = None
         if response is not None and forward is not None and not self.tunnel:
             last = last_words(response, self._tail, refusal, forward.packet.id)

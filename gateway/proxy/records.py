@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from gateway.decision import Shadow
 from gateway.handoff import Attempt, Handoff, Outcome
+from gateway.messages import field_value
 from gateway.packet import Capabilities, FlightPacket
+from gateway.packet import fields as names
 from gateway.recording import Decided
 from gateway.refusal import Refusal
 from gateway.telemetry.tracing import Trace
@@ -108,6 +110,7 @@ def _handoff(
         status=exchange.status,
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
+        usage=_usage(exchange),
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
@@ -136,6 +139,16 @@ def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
         )
         for each in exchange.failures
     )
+
+
+def _usage(exchange: Exchange) -> str:
+    """What the agent says in its answer's trailers, else in its head."""
+    usage = None
+    if exchange.trailers is not None:
+        usage = field_value(exchange.trailers, names.USAGE)
+    if usage is None and exchange.response is not None:
+        usage = field_value(exchange.response.fields, names.USAGE)
+    return _logged(usage) if usage is not None else ""
 
 
 def _told(shadow: Shadow) -> str:

@@ -1,4 +1,4 @@
-"""Lines of JSON, written by a thread of their own: the access log, the recording."""
+"""Lines of JSON, written by a thread of their own: the access log."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ class Metrics(Collector):
         )
         yield _counter(
             "phoenixflight_lines_dropped",
-            "Lines lost to a writer that could not keep up, of the access log or the recording.",
+            "Lines lost to a writer that could not keep up, of the access log.",
             ("file",),
             {(name,): count for name, count in self.lines_dropped().items()},
         )

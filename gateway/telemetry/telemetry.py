@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from gateway.handoff import Handoff
-from gateway.recording import Decided, record
+from gateway.recording import Decided
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -18,7 +18,7 @@ Sink = Callable[[Handoff, Decided], None]
 
 
 class Telemetry:
-    """Metrics, traces, the access log and the recording, behind what the data plane asks for."""
+    """Metrics, traces and the access log, behind what the data plane asks for."""
 
     def __init__(
         self,
@@ -26,14 +26,12 @@ class Telemetry:
         tracing: Tracing,
         recent: Recent,
         access_log: LineWriter | None = None,
-        recording: LineWriter | None = None,
         sinks: tuple[Sink, ...] = (),
     ) -> None:
         self.metrics = metrics
         self.tracing = tracing
         self.recent = recent
         self.access_log = access_log
-        self.recording = recording
         self._sinks = sinks
         self.begin_trace = tracing.begin
         self.connection_opened = metrics.connection_opened
@@ -41,14 +39,11 @@ class Telemetry:
         self.handshake_failed = metrics.handshake_failed
         self.abuse = metrics.abuse
         self.judged_again = metrics.judged_again
-        self._writers = [writer for writer in (access_log, recording) if writer is not None]
-        metrics.lines_dropped = lambda: {writer.name: writer.dropped for writer in self._writers}
+        metrics.lines_dropped = lambda: {access_log.name: access_log.dropped} if access_log is not None else {}
 
     def decision(self, decided: Decided) -> None:
         """A decision was taken."""
         self.recent.add(decided)
-        if self.recording is not None:
-            self.recording.write(record(decided))
 
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
@@ -66,8 +61,8 @@ class Telemetry:
 
     async def close(self, force: asyncio.Event) -> None:
         """Flush everything; `force` ends the wait for a collector of spans that does not answer."""
-        for writer in self._writers:
-            writer.close()
+        if self.access_log is not None:
+            self.access_log.close()
         loop = asyncio.get_running_loop()
         exported = asyncio.Event()
 
