@@ -31,6 +31,7 @@ from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
 from gateway.overload import OverloadSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
+from gateway.telemetry.spec import TelemetrySpec
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
 Principals = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
@@ -97,30 +98,6 @@ class Admin(Spec):
             message = "others reach this address: it takes tls: true with allow (principals), or a tokenFile"
             raise ErrorAt(message, "address")
         return self
-
-
-def _http_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError(f"expected an http:// or https:// URL, not {text[:80]!r}")
-    return text
-
-
-class TracingSpec(Spec):
-    """Where spans go."""
-
-    otlp_endpoint: Annotated[str, AfterValidator(_http_url)]
-    sample_ratio: float = Field(default=0.01, ge=0, le=1)
-    """Share of handoffs without trace context that are sampled; the others follow their caller."""
-
-
-class TelemetrySpec(Spec):
-    """What is recorded where."""
-
-    access_log: str = Field(default="stdout", min_length=1)
-    """``stdout``, ``none``, or a file."""
-    recording: Path | None = None
-    """A file of decisions, one in each line, for ``phoenixflight policy replay``; without one, none are kept."""
-    tracing: TracingSpec | None = None
 
 
 class Limits(Spec):
@@ -342,12 +319,7 @@ def load_config(path: Path) -> GatewaySpec:
         )
     if spec.admin.token_file is not None:
         changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    files: dict[str, object] = {}
-    if spec.telemetry.access_log not in ("stdout", "none"):
-        files["access_log"] = str(base / spec.telemetry.access_log)
-    if spec.telemetry.recording is not None:
-        files["recording"] = base / spec.telemetry.recording
-    changes["telemetry"] = spec.telemetry.model_copy(update=files)
+    changes["telemetry"] = spec.telemetry.under(base)
     return spec.model_copy(update=changes)
 
 
