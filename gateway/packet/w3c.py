@@ -94,7 +94,7 @@ def _bounded(baggage: Fields) -> Fields:
         if len(kept) < MAX_BAGGAGE_MEMBERS and len(member) <= room and _BAGGAGE_MEMBER.fullmatch(member):
             kept.append(member)
             room -= len(member) + 1
-    if len(kept) == len(members):
+    if 0 < len(kept) == len(members):
         return baggage
     one: Field = (names.BAGGAGE, b",".join(kept))
     return [one] if kept else []
