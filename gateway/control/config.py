@@ -31,6 +31,7 @@ from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
 from gateway.overload import OverloadSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
+from gateway.telemetry.otlp import trust
 from gateway.telemetry.spec import TelemetrySpec
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
@@ -319,7 +320,10 @@ def load_config(path: Path) -> GatewaySpec:
         )
     if spec.admin.token_file is not None:
         changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    changes["telemetry"] = spec.telemetry.under(base)
+    changes["telemetry"] = telemetry = spec.telemetry.under(base)
+    for collector in (telemetry.logs, telemetry.tracing):
+        if collector is not None:
+            trust(collector)  # while there is somebody to tell
     return spec.model_copy(update=changes)
 
 

@@ -7,6 +7,7 @@ import ssl
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.documents import DocumentError, Problem
 from gateway.telemetry.access import AccessLog, Target, ToCollector, ToLines
@@ -83,17 +84,33 @@ def access_log_readings(log: AccessLog | None) -> tuple[Reading, ...]:
     return (Reading("phoenixflight_lines_suppressed", text, ("outcome",), suppressed),)
 
 
-def _sender(spec: OtlpSpec, signal: Spans | LogRecords) -> Sender:
-    context = None
-    ca: bytes | None = None
+class Trust(NamedTuple):
+    """Whom a collector has to be vouched for by; both are ``None`` where there is no TLS."""
+
+    context: ssl.SSLContext | None
+    ca: bytes | None
+    """In PEM; ``None`` for the authorities that are there anyway, too."""
+
+
+def trust(spec: OtlpSpec) -> Trust:
+    """What `spec` says about it.
+
+    Raises:
+        DocumentError: the collector's CA cannot be read.
+
+    """
+    if not spec.otlp_endpoint.startswith("https://"):
+        return Trust(None, None)
     try:
-        if spec.otlp_endpoint.startswith("https://"):
-            context = ssl.create_default_context(cafile=spec.ca_file)
-        if spec.ca_file is not None:
-            ca = spec.ca_file.read_bytes()
+        ca = spec.ca_file.read_bytes() if spec.ca_file is not None else None
+        return Trust(ssl.create_default_context(cafile=spec.ca_file), ca)
     except OSError as error:  # of which SSLError is one
         message = f"the collector's CA cannot be used: {error.strerror or error}"
         raise DocumentError([Problem(str(spec.ca_file), 1, 1, message)]) from None
+
+
+def _sender(spec: OtlpSpec, signal: Spans | LogRecords) -> Sender:
+    context, ca = trust(spec)
     if spec.protocol is OtlpProtocol.HTTP:
         return HttpSender(spec.otlp_endpoint, signal.path, spec.headers, context)
     from gateway.telemetry.otlp_grpc import GrpcSender  # of an extra that the configuration asks for
