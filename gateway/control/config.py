@@ -31,6 +31,7 @@ from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
 from gateway.overload import OverloadSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
+from gateway.telemetry.principals import MetricsSpec
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
 Principals = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
@@ -121,6 +122,7 @@ class TelemetrySpec(Spec):
     recording: Path | None = None
     """A file of decisions, one in each line, for ``phoenixflight policy replay``; without one, none are kept."""
     tracing: TracingSpec | None = None
+    metrics: MetricsSpec = MetricsSpec()
 
 
 class Limits(Spec):

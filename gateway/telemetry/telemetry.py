@@ -52,7 +52,7 @@ class Telemetry:
 
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
-        self.metrics.handoff(handoff, gateway_s, duration_s)
+        self.metrics.handoff(handoff, gateway_s, duration_s, sampled=trace.span is not None)
         if self.access_log is not None:
             self.access_log.write(handoff)
         if trace.span is not None:
