@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,9 +14,10 @@ from tests.conformance.test_http1 import answer_each, talk
 from tests.conftest import (
     CAPABILITY,
     POLICY,
+    RawAgent,
     RunningGateway,
     StartGateway,
-    client_context,
+    launch,
     member,
     write_agents,
     write_policy,
@@ -40,28 +44,24 @@ def scrape(gateway: RunningGateway) -> httpx.Response:
     return httpx.get(url, headers=OPENMETRICS, timeout=10, trust_env=False)
 
 
-@pytest.fixture
-def gateway(raw_agent, start_gateway: StartGateway) -> RunningGateway:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, certs: Path) -> Iterator[RunningGateway]:
     """One to which much has happened."""
-    agent = raw_agent(answer_each)
-    alive, dead = member(agent.port), member(free_port(), "executor-2")
-    gateway = start_gateway(
-        [alive, dead], ledger={"capabilities": ["once.*"]}, health={"outlier": {"maxEjectedPercent": 100}}
+    agent = RawAgent(answer_each)
+    members = [member(agent.port), member(free_port(), "executor-2")]
+    gateway = launch(
+        tmp_path_factory.mktemp("busy"),
+        certs,
+        members,
+        ledger={"capabilities": ["once.*"]},
+        health={"outlier": {"maxEjectedShare": 1}},
     )
-    write_policy(gateway.folder, "shadow", {**POLICY, "metadata": {"name": "shadow"}, "spec": SHADOW})
-    eventually(lambda: gateway.admin("/status").json()["files"] and "shadow" in gateway.admin("/snapshot").text)
-    with gateway.client() as client:
-        for number in range(20):
-            client.get("/run", headers={**CAPABILITY, "flight-conversation": f'"c-{number}"'})
-        client.post("/run", headers={"flight-capability": "once.more"})
-        client.delete("/members/nobody")
-        write_agents(gateway.folder, [alive, dead, member(agent.port, "executor-3")])
-        eventually(lambda: "executor-3" in gateway.admin("/snapshot").text)
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", gateway.tls_port)) as connection:
-        with client_context(gateway.certs, None).wrap_socket(connection, server_hostname="127.0.0.1") as secured:
-            secured.recv(1)
-    talk(gateway, b"nonsense\r\n\r\n")
-    return gateway
+    try:
+        live(gateway, members)
+        yield gateway
+    finally:
+        gateway.stop()
+        agent.close()
 
 
 SHADOW = {
@@ -69,6 +69,24 @@ SHADOW = {
     "capabilities": ["*"],
     "rules": [{"name": "nobody", "effect": "deny", "from": ["spiffe://mesh.local"]}],
 }
+
+
+def live(gateway: RunningGateway, members: list[dict[str, Any]]) -> None:
+    """Have something happen of everything that is quick to bring about."""
+    write_policy(gateway.folder, "shadow", {**POLICY, "metadata": {"name": "shadow"}, "spec": SHADOW})
+    eventually(lambda: gateway.admin("/status").json()["files"] and "shadow" in gateway.admin("/snapshot").text)
+    with gateway.client() as client:
+        for number in range(20):
+            client.get("/run", headers={**CAPABILITY, "flight-conversation": f'"c-{number}"'})
+        client.post("/run", headers={"flight-capability": "once.more"})
+        client.delete("/members/nobody")
+        write_agents(gateway.folder, [*members, {**members[0], "name": "executor-3"}])
+        eventually(lambda: "executor-3" in gateway.admin("/snapshot").text)
+        client.get("/run", headers=CAPABILITY)
+    with socket.create_connection(("127.0.0.1", gateway.tls_port)) as plaintext:
+        plaintext.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        plaintext.recv(1)
+    talk(gateway, b"nonsense\r\n\r\n")
 
 
 def test_every_metric_is_in_the_catalogue_with_its_type_and_its_labels(gateway: RunningGateway) -> None:
