@@ -101,8 +101,9 @@ class Gateway:
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
         _log_lists(self._tls)
-        self.metrics = Metrics()
-        self.metrics.certificate_ends = lambda: self._tls.ends()
+        self.metrics = Metrics(config.telemetry.metrics.principal_group)
+        self.metrics.ready = lambda: self.ready and not self.membership.waiting
+        self.metrics.certificate_lives = lambda: self._tls.lives()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(

@@ -107,6 +107,7 @@ class Exchange:
         "trace",
         "trailers",
         "tunnel",
+        "waited_s",
     )
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
@@ -127,6 +128,8 @@ class Exchange:
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
         self.trace: Trace | None = None
+        self.waited_s = 0.0
+        """At the door."""
         self.decided = 0.0
         """When, by `perf_counter`; so are those of the last attempt: when a connection was asked for, the request's
         head was on its way, and the head of its final answer was there."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.documents import Duration, ErrorAt, Spec
+from gateway.telemetry.principals import MetricsSpec
 
 _FIELD_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -96,9 +97,8 @@ class TelemetrySpec(Spec):
     """The same for handoffs that did not complete, beside one line a second for each caller and reason."""
     logs: OtlpSpec | None = None
     """Where the access log goes when it is ``otlp``."""
-    recording: Path | None = None
-    """A file of decisions, one in each line, for ``phoenixflight policy replay``; without one, none are kept."""
     tracing: TracingSpec | None = None
+    metrics: MetricsSpec = MetricsSpec()
 
     @model_validator(mode="after")
     def _logs_have_a_place(self) -> TelemetrySpec:
@@ -112,8 +112,6 @@ class TelemetrySpec(Spec):
         files: dict[str, object] = {}
         if self.access_log not in ("stdout", "none", "otlp"):
             files["access_log"] = str(base / self.access_log)
-        if self.recording is not None:
-            files["recording"] = base / self.recording
         for name, otlp in (("logs", self.logs), ("tracing", self.tracing)):
             if otlp is not None and otlp.ca_file is not None:
                 files[name] = otlp.model_copy(update={"ca_file": base / otlp.ca_file})

@@ -49,7 +49,7 @@ class Telemetry:
 
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
-        self.metrics.handoff(handoff, gateway_s, duration_s)
+        self.metrics.handoff(handoff, gateway_s, duration_s, sampled=bool(trace.base and trace.flags & 1))
         if self.access_log is not None:
             self.access_log.write(handoff, trace)
         self._ended(handoff, decided, trace)
