@@ -262,6 +262,10 @@ class DataPlane:
                 self._pools[agent.name] = pool
         return pool
 
+    def in_flight_by_agent(self) -> dict[str, int]:
+        """How many packets each agent has, or wait for it, by name."""
+        return {name: pool.in_flight + pool.waiting for name, pool in self._pools.items()}
+
     def leave_alone(self, exchange: Exchange) -> bool:
         """Let `exchange` go on without its caller, if there is room for it."""
         if self._stopped or len(self._alone) >= MAX_ALONE:
