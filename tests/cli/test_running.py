@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -132,16 +134,28 @@ def test_top_prints_one_frame_for_scripts(running: RunningGateway) -> None:
     assert TOKEN not in output
 
 
-def test_top_follows_a_gateway_until_it_is_interrupted(running: RunningGateway, tmp_path: Path) -> None:
-    with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "gateway.cli", *asking(running, "top")], stdout=out)
-        try:
-            eventually(lambda: b"executor-1" in (tmp_path / "out").read_bytes() or process.poll() is not None, 30)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
-    assert b"executor-1" in (tmp_path / "out").read_bytes()
+def test_top_follows_a_gateway_until_it_is_interrupted(running: RunningGateway) -> None:
+    terminal, other = os.openpty()
+    os.set_blocking(terminal, False)
+    command = [sys.executable, "-m", "gateway.cli", *asking(running, "top")]
+    process = subprocess.Popen(command, stdout=other, env={**os.environ, "COLUMNS": "200", "TERM": "xterm"})
+    text = b""
+
+    def seen() -> bool:
+        nonlocal text
+        with contextlib.suppress(BlockingIOError):
+            text += os.read(terminal, 65536)
+        return text.count(b"executor-1") > 2
+
+    try:
+        eventually(seen, 30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+        os.close(other)
 
 
 def shown(frame: Frame) -> str:
