@@ -48,13 +48,8 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if not gateway.ready:
-            return PlainTextResponse("not ready: starting or draining\n", status_code=503)
-        if gateway.plane is not None and gateway.plane.door.unrecorded:
-            return PlainTextResponse("not ready: packets cannot be recorded\n", status_code=503)
-        waiting = gateway.membership.waiting
-        if waiting:
-            return PlainTextResponse(f"not ready: no list of members yet from {waiting}\n", status_code=503)
+        if gateway.unready:
+            return PlainTextResponse(f"not ready: {gateway.unready}\n", status_code=503)
         return PlainTextResponse("ready\n")
 
     async def metrics(request: Request) -> Response:

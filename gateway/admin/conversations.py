@@ -20,7 +20,7 @@ from gateway.admin.operators import refused
 from gateway.admin.stream import json, limit_of
 from gateway.admin.under_way import under_way
 from gateway.documents import DocumentError
-from gateway.handoff import Outcome
+from gateway.handoff import Handoff, Outcome
 from gateway.packet import fields as names
 from gateway.policy.facts import DEFAULT_HOPS
 from gateway.recorder import Reader, Record
@@ -67,13 +67,13 @@ class Forest(msgspec.Struct, frozen=True):
     handoffs: list[Node]
 
 
-def listed(ended: Iterable[Ended], open_: Iterable[Ended]) -> list[Conversation]:
-    """The conversations of handoffs that ended and of those that have not, the last active one first."""
+def listed(in_memory: Iterable[Ended]) -> list[Conversation]:
+    """The conversations of handoffs that ended or are under way, the last active one first."""
     found: dict[str, Conversation] = {}
-    for each, is_open in (*((each, False) for each in ended), *((each, True) for each in open_)):
-        handoff = each.handoff
+    for handoff in (each.handoff for each in in_memory):
         if not handoff.conversation:
             continue
+        is_open = handoff.outcome is Outcome.OPEN
         known = found.setdefault(handoff.conversation, Conversation(handoff.conversation))
         known.handoffs += not is_open
         known.open += is_open
@@ -85,43 +85,41 @@ def listed(ended: Iterable[Ended], open_: Iterable[Ended]) -> list[Conversation]
     return sorted(found.values(), key=lambda known: (known.last, known.id), reverse=True)
 
 
-def node_of(ended: Ended, *, is_open: bool) -> Node:
-    """A handoff with what it was allowed."""
-    node: Node = msgspec.to_builtins(ended.handoff)
-    if is_open:
-        node["outcome"] = Outcome.OPEN.value
-    sent = b", ".join(value for name, value in ended.head.fields if name == names.BUDGET)
-    budget = _budget(sent) if ended.packet is not None else {}
-    node["allowed"] = {
-        "policy": ended.handoff.policy,
-        "rule": ended.handoff.rule,
-        "budget": budget,
-        "hops": budget.get("hops", DEFAULT_HOPS),
-        "timeout_ms": ended.packet.timeout_ms if ended.packet is not None else 0,
-    }
-    return node
+def node_of(ended: Ended) -> Node:
+    """A handoff with what it was allowed and what it spent."""
+    timeout_ms = ended.packet.timeout_ms if ended.packet is not None else 0
+    raw = b", ".join(value for name, value in ended.head.fields if name == names.BUDGET)
+    return _node(ended.handoff, raw.decode("latin-1"), timeout_ms)
 
 
 def recorded_node(record: Record) -> Node:
-    """The same from the recorder."""
-    node: Node = msgspec.to_builtins(record)
+    """The same from the flight recorder, which knows which agents it might have gone to, too."""
+    node = _node(record, record.budget, int(record.timeout) if record.timeout.isdecimal() else 0)
     del node["decided"]
-    budget = _budget(record.budget.encode("latin-1"))
-    node["allowed"] = {
-        "policy": record.policy,
-        "rule": record.rule,
-        "budget": budget,
-        "hops": budget.get("hops", DEFAULT_HOPS),
-        "timeout_ms": int(record.timeout) if record.timeout.isdecimal() else 0,
-    }
     return node
 
 
-def _budget(raw: bytes) -> dict[str, int]:
-    if not raw:
+def _node(handoff: Handoff, budget: str, timeout_ms: int) -> Node:
+    node: Node = msgspec.to_builtins(handoff)
+    allowed = amounts(budget)
+    node["allowed"] = {
+        "policy": handoff.policy,
+        "rule": handoff.rule,
+        "budget": allowed,
+        "hops": allowed.get("hops", DEFAULT_HOPS),
+        "timeout_ms": timeout_ms,
+    }
+    if handoff.usage:
+        node["spent"] = amounts(handoff.usage)
+    return node
+
+
+def amounts(text: str) -> dict[str, int]:
+    """The whole numbers of a dictionary (RFC 9651 section 3.2), as agents write budgets and usage; else none."""
+    try:
+        members: Any = http_sf.parse(text.encode("latin-1", "replace"), tltype="dictionary") if text else {}
+    except ValueError:
         return {}
-    # Its form was checked when the packet was parsed.
-    members: Any = http_sf.parse(raw, tltype="dictionary")
     return {str(name): item[0] for name, item in members.items() if type(item[0]) is int}
 
 
@@ -136,8 +134,7 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
             limit = limit_of(request)
         except ValueError as error:
             return refused(400, str(error))
-        open_ = open_now()
-        found = await asyncio.to_thread(listed, gateway.live.latest(), open_)
+        found = await asyncio.to_thread(listed, [*gateway.live.latest(), *open_now()])
         return json(Conversations(found[:limit]))
 
     async def conversation(request: Request) -> Response:
@@ -152,8 +149,8 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
         open_ = [each for each in open_now() if getattr(each.handoff, kind) == wanted]
         ended = [each for each in gateway.live.latest() if getattr(each.handoff, kind) == wanted]
         try:
-            found = await asyncio.to_thread(_whole, kind, wanted, gateway.recorded, ended, open_)
-        except (OSError, DocumentError) as error:
+            found = await asyncio.to_thread(whole, kind, wanted, gateway.recorded, [*ended, *open_])
+        except (DocumentError, OSError) as error:
             return refused(503, f"the flight recorder cannot be read: {error}")
         if not found.handoffs:
             return refused(404, f"nothing is known of this {kind}")
@@ -166,24 +163,33 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     ]
 
 
-def _whole(kind: Kind, wanted: str, reader: Reader | None, ended: list[Ended], open_: list[Ended]) -> Forest:
-    """Everything that is known; for a thread.
+def whole(kind: Kind, wanted: str, reader: Reader | None, in_memory: Iterable[Ended]) -> Forest:
+    """Everything that is known of a conversation or a task; for a thread.
+
+    Args:
+        kind: which of the two.
+        wanted: its id.
+        reader: of the flight recorder, where there is one.
+        in_memory: its handoffs that ended lately, and those under way.
 
     Raises:
-        DocumentError: a line of the recorder's files is no record.
+        DocumentError: the recorder's files are not as it wrote them.
         OSError: they cannot be read.
 
     """
-    nodes: list[Node] = []
-    if reader is not None:
+    found: dict[tuple[str, str], Node] = {}
+    if reader is not None and wanted:
         records = reader.records(task=wanted) if kind == "task" else reader.records(conversation=wanted)
-        nodes = [recorded_node(record) for record in islice(records, MAX_SHOWN + 1)]
-    source: Literal["recorder", "memory"] = "recorder" if nodes else "memory"
-    known = {(node["time"], node.get("flight_id")) for node in nodes}
-    # What ended a moment ago may not have been written yet.
-    for each, is_open in (*((each, False) for each in ended), *((each, True) for each in open_)):
-        node = node_of(each, is_open=is_open)
-        if (node["time"], node.get("flight_id")) not in known:
-            nodes.append(node)
-    nodes.sort(key=when)
+        found = {_key(node): node for node in map(recorded_node, islice(records, MAX_SHOWN + 1))}
+    source: Literal["recorder", "memory"] = "recorder" if found else "memory"
+    for node in map(node_of, in_memory):
+        # What ended a moment ago may not have been written yet; of what is open, memory knows more.
+        known = found.get(_key(node))
+        if known is None or known["outcome"] == Outcome.OPEN.value:
+            found[_key(node)] = node
+    nodes = sorted(found.values(), key=when)
     return Forest(wanted, kind, source, len(nodes) > MAX_SHOWN, forest(nodes[:MAX_SHOWN]))
+
+
+def _key(node: Node) -> tuple[str, str]:
+    return str(node["time"]), str(node.get("flight_id", ""))

@@ -166,8 +166,18 @@ class Gateway:
         """Where each policy stands, by its name."""
         return self._loaded.policy_files
 
+    @property
+    def unready(self) -> str:
+        """Why it should not be sent packets; empty when it should."""
+        if not self.ready:
+            return "starting or draining"
+        if self.plane is not None and self.plane.door.unrecorded:
+            return "packets cannot be recorded"
+        waiting = self.membership.waiting
+        return f"no list of members yet from {waiting}" if waiting else ""
+
     def _now(self) -> Now:
-        plane, ready = self.plane, self.ready and not self.membership.waiting
+        plane, ready = self.plane, not self.unready
         if plane is None:
             return Now(ready, self.status.revision, 0, 0, 0.0, 0)
         connections = sum(len(each.connections) for each in plane.listeners)
