@@ -5,6 +5,7 @@ Times are the best of many repetitions: what the machine does besides only ever 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import random
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from rich.console import Console
 from rich.table import Table
 
+from bench.scrape import AGENTS, CAPABILITIES, busy_metrics, scraped
 from gateway.decision import NO_EVIDENCE, Snapshot, judge
 from gateway.identity import Principal, SpiffeId
 from gateway.messages import RequestHead
@@ -171,6 +173,16 @@ def _rings() -> list[Part]:
     ]
 
 
+def _scrapes() -> list[Part]:
+    metrics = busy_metrics()
+    took, waited = zip(*(asyncio.run(scraped(metrics)) for _ in range(10)), strict=True)
+    what = f"{AGENTS} agents × {CAPABILITIES} capabilities"
+    return [
+        Part(f"a scrape, {what}", min(took), "ms", 150),
+        Part("the longest that the event loop waits for it", min(waited), "ms", 20),
+    ]
+
+
 def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
@@ -179,7 +191,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def measure() -> list[Part]:
     """Measure every part, on the core that this runs on."""
-    return _decisions() + _rings() + _signatures() + _reload()
+    return _decisions() + _rings() + _signatures() + _reload() + _scrapes()
 
 
 def show(console: Console, parts: list[Part]) -> None:
