@@ -37,7 +37,9 @@ def hand_off(running: Recorder, *more: tuple[bytes, bytes]) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.01)
 
 
