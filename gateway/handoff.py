@@ -79,6 +79,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     bytes_out: int = 0
     duration_ms: float = 0.0
     """From the head's arrival to the exchange's end."""
+    waited_ms: float = 0.0
+    """How long the request had waited for its turn when its head was read, which is no part of the other times."""
     gateway_ms: float = 0.0
     """The gateway's own work before the request was on its way (or refused)."""
     asked_ms: float = 0.0

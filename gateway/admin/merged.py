@@ -6,7 +6,6 @@ import os
 from typing import NamedTuple, Protocol
 
 import httpx
-from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.telemetry.exposition import OPENMETRICS, PLAIN, asks_for_openmetrics
 from gateway.telemetry.merged import MergedMetrics
 
 
@@ -60,7 +60,7 @@ def make_merged_app(workers: Workers) -> Starlette:
             return PlainTextResponse(f"not ready: {'; '.join(reasons)}\n", status_code=503)
         return PlainTextResponse("ready\n")
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         replies = await workers.ask("/metrics")
         texts = {
             f"{each.number}.{each.restarts}": each.answer.text if each.answer is not None else None for each in replies
@@ -73,7 +73,9 @@ def make_merged_app(workers: Workers) -> Starlette:
             "Workers that ended and were replaced.",
             value=sum(each.restarts for each in replies),
         )
-        return Response(merged.merge(texts, (up, restarts)), media_type=CONTENT_TYPE_LATEST)
+        openmetrics = asks_for_openmetrics(request.headers.get("accept", ""))
+        text = merged.merge(texts, (up, restarts), openmetrics=openmetrics)
+        return Response(text, media_type=OPENMETRICS if openmetrics else PLAIN)
 
     async def status(_: Request) -> Response:
         replies = await workers.ask("/status")

@@ -35,6 +35,8 @@ from gateway.recorder import RecorderSpec
 from gateway.recorder.heads import load_signer
 from gateway.recorder.segments import probe
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
+from gateway.telemetry.otlp import trust
+from gateway.telemetry.spec import TelemetrySpec
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
 Principals = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
@@ -101,28 +103,6 @@ class Admin(Spec):
             message = "others reach this address: it takes tls: true with allow (principals), or a tokenFile"
             raise ErrorAt(message, "address")
         return self
-
-
-def _http_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError(f"expected an http:// or https:// URL, not {text[:80]!r}")
-    return text
-
-
-class TracingSpec(Spec):
-    """Where spans go."""
-
-    otlp_endpoint: Annotated[str, AfterValidator(_http_url)]
-    sample_ratio: float = Field(default=0.01, ge=0, le=1)
-    """Share of handoffs without trace context that are sampled; the others follow their caller."""
-
-
-class TelemetrySpec(Spec):
-    """What is recorded where."""
-
-    access_log: str = Field(default="stdout", min_length=1)
-    """``stdout``, ``none``, or a file."""
-    tracing: TracingSpec | None = None
 
 
 class Limits(Spec):
@@ -347,10 +327,10 @@ def load_config(path: Path) -> GatewaySpec:
         )
     if spec.admin.token_file is not None:
         changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    files: dict[str, object] = {}
-    if spec.telemetry.access_log not in ("stdout", "none"):
-        files["access_log"] = str(base / spec.telemetry.access_log)
-    changes["telemetry"] = spec.telemetry.model_copy(update=files)
+    changes["telemetry"] = telemetry = spec.telemetry.under(base)
+    for collector in (telemetry.logs, telemetry.tracing):
+        if collector is not None:
+            trust(collector)  # while there is somebody to tell
     if spec.recorder is not None:
         changes["recorder"] = _checked_recorder(spec.recorder, base, document)
     return spec.model_copy(update=changes)

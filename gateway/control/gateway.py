@@ -12,7 +12,6 @@ import ssl
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 
 from gateway.admin.access import Access
@@ -54,14 +53,15 @@ from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
-from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.otlp import access_log as logged
+from gateway.telemetry.otlp import access_log_readings, tracing_readings
+from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.recorder import RecorderMetrics
 from gateway.telemetry.telemetry import Telemetry
-from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,9 @@ class Gateway:
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
         _log_lists(self._tls)
-        self.metrics = Metrics()
-        self.metrics.certificate_ends = lambda: self._tls.ends()
+        self.metrics = Metrics(config.telemetry.metrics.principal_group)
+        self.metrics.ready = lambda: self.ready and not self.membership.waiting
+        self.metrics.certificate_lives = lambda: self._tls.lives()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(
@@ -176,12 +177,14 @@ class Gateway:
         loop = asyncio.get_running_loop()
         spec = config.telemetry
         recorder = self._recorder(loop)
-        log_file = None if spec.access_log == "stdout" else Path(spec.access_log)
+        tracing, access_log = traced(spec.tracing), logged(spec, loop)
+        for readings in (tracing_readings(tracing), access_log_readings(access_log)):
+            self.metrics.registry.register(Counters(readings))
         telemetry = Telemetry(
             self.metrics,
-            Tracing(spec.tracing.otlp_endpoint, spec.tracing.sample_ratio) if spec.tracing else Tracing(),
+            tracing,
             self.recent,
-            LineWriter(loop, "access log", log_file) if spec.access_log != "none" else None,
+            access_log,
             sinks=(recorder.add,) if recorder is not None else (),
         )
         limits = config.limits

@@ -56,8 +56,10 @@ class TlsContexts:
         self._servers: dict[ClientAuth, ssl.SSLContext] = {}
         self._clients: dict[Protocol, ssl.SSLContext] = {}
         self._revocations: Revocations | None = None
+        self.not_before: datetime | None = None
+        """When the gateway's own certificate begins."""
         self.not_after: datetime | None = None
-        """When the gateway's own certificate ends."""
+        """When it ends."""
         now = datetime.now(UTC)
         if authority is not None:
             try:
@@ -69,6 +71,7 @@ class TlsContexts:
             return
         try:
             certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+            self.not_before = certificate.not_valid_before_utc
             self.not_after = certificate.not_valid_after_utc
             roots = x509.load_pem_x509_certificates(identity.trust_bundle.read_bytes())
             _check_in_force(roots, now)
@@ -130,13 +133,18 @@ class TlsContexts:
         """What is wrong with the revocation lists in use at `now`."""
         return self._revocations.warnings(now) if self._revocations is not None else ()
 
-    def ends(self) -> dict[tuple[str, str], float]:
-        """When the gateway's own certificate ends, and each list: seconds since the epoch, by kind and name."""
-        ends = {("own", "identity"): self.not_after.timestamp()} if self.not_after is not None else {}
+    def lives(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """When the gateway's own certificate begins and ends, and each list that ends.
+
+        Seconds since the epoch, by kind and name.
+        """
+        lives = {}
+        if self.not_before is not None and self.not_after is not None:
+            lives["own", "identity"] = self.not_before.timestamp(), self.not_after.timestamp()
         for each in self._revocations.lists if self._revocations is not None else ():
             if each.ends is not None:
-                ends["crl", each.issuer] = each.ends.timestamp()
-        return ends
+                lives["crl", each.issuer] = each.begins.timestamp(), each.ends.timestamp()
+        return lives
 
     def status(self, now: datetime) -> dict[str, object]:
         """JSON values for ``/status``."""

@@ -59,7 +59,18 @@ def prebuilt(entry: Entry, retry_after_s: int, content_type: bytes) -> tuple[Res
 class Arrival:
     """A request that has not come in yet."""
 
-    __slots__ = ("_ended", "_held", "_trailers", "caller", "downstream", "finished", "head", "since", "stream")
+    __slots__ = (
+        "_came_at",
+        "_ended",
+        "_held",
+        "_trailers",
+        "caller",
+        "downstream",
+        "finished",
+        "head",
+        "since",
+        "stream",
+    )
 
     agent = None
     """No agent has it."""
@@ -70,6 +81,7 @@ class Arrival:
         self.caller = caller
         self.since = 0.0
         self.finished = False
+        self._came_at = 0.0
         self._ended = False
         self._trailers: Fields | None = None
         self._held: list[tuple[bytes, int]] = []
@@ -78,6 +90,7 @@ class Arrival:
     def begin(self, head: RequestHead, entry: Entry, now: float, *, ended: bool) -> None:
         """Wait, or go."""
         self.head = head
+        self._came_at = now
         self._ended = ended
         if entry is Entry.WAIT:
             self.downstream.plane.door.wait(self, now)
@@ -98,6 +111,7 @@ class Arrival:
         self.finished = True
         downstream, stream = self.downstream, self.stream
         exchange = Exchange(downstream.plane, downstream, stream)
+        exchange.waited_s = perf_counter() - self._came_at
         downstream.exchanges[stream] = exchange
         held, self._held = self._held, []
         try:

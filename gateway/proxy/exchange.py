@@ -107,6 +107,7 @@ class Exchange:
         "trace",
         "trailers",
         "tunnel",
+        "waited_s",
     )
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
@@ -127,6 +128,8 @@ class Exchange:
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
         self.trace: Trace | None = None
+        self.waited_s = 0.0
+        """At the door."""
         self.decided = 0.0
         """When, by `perf_counter`; so are those of the last attempt: when a connection was asked for, the request's
         head was on its way, and the head of its final answer was there."""
@@ -178,7 +181,7 @@ class Exchange:
             verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
         self.decision = Decided(head, self.downstream.principal, verdict, self.snapshot.revision, now)
         plane.telemetry.decision(self.decision)
-        self.trace = plane.telemetry.begin_trace(verdict.traceparent, now)
+        self.trace = plane.telemetry.begin_trace(self.decision)
         if isinstance(verdict, Refuse):
             self.refuse = verdict
             self._refuse(verdict.refusal)
@@ -503,6 +506,9 @@ class Exchange:
     def _failed(self, cause: Cause) -> None:
         assert self.agent is not None
         self.failures += (Failure(self.agent.name, cause, self.asked_at, self.sent_at, perf_counter()),)
+        assert self.forward is not None
+        assert self.trace is not None
+        self.trace.renew(self.forward.fields, len(self.failures) + 1)
 
     def _new_retry(self) -> Retry:
         return Retry(self.plane, self._go_on, self._break_off)

@@ -62,7 +62,7 @@ _CUT_OFF = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", r
 class Telemetry(Protocol):
     """Where the data plane reports to."""
 
-    def begin_trace(self, traceparent: bytes, now: float) -> Trace:
+    def begin_trace(self, decided: Decided) -> Trace:
         """The trace context that goes on to the agent."""
 
     def decision(self, decided: Decided) -> None:

@@ -115,6 +115,7 @@ def _handoff(
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
         duration_ms=round(duration_s * 1000, 3),
+        waited_ms=round(exchange.waited_s * 1000, 3) if exchange.waited_s else 0.0,
         gateway_ms=round(gateway_s * 1000, 3),
         asked_ms=_since(exchange, exchange.asked_at),
         sent_ms=_since(exchange, exchange.sent_at),
