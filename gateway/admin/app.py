@@ -14,8 +14,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin.access import Access
+from gateway.admin.conversations import conversation_routes
+from gateway.admin.debug import debug_routes
 from gateway.admin.explain import explain_endpoint
+from gateway.admin.members import member_routes
+from gateway.admin.operations import operation_routes
+from gateway.admin.operators import session_routes
+from gateway.admin.policies import policy_routes
 from gateway.admin.snapshot import described
+from gateway.admin.stream import live_routes
 from gateway.proxy import exchange
 from gateway.proxy.codec import HTTP2_IMPLEMENTATION
 
@@ -33,8 +41,8 @@ def _event(event: ReloadEvent) -> dict[str, object]:
     return {"at": _text(event.at), **came_to}
 
 
-def make_app(gateway: Gateway) -> Starlette:
-    """The admin endpoints of `gateway`."""
+def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
+    """The admin endpoints of `gateway`; with `access` they say who is an operator, without it a supervisor does."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -89,5 +97,12 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/status", status),
             Route("/snapshot", snapshot),
             Route("/explain", explain_endpoint(gateway)),
+            *live_routes(gateway.live),
+            *conversation_routes(gateway),
+            *member_routes(gateway),
+            *policy_routes(gateway),
+            *operation_routes(gateway),
+            *debug_routes(gateway),
+            *(session_routes(access) if access is not None else ()),
         ]
     )

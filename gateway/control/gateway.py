@@ -9,12 +9,15 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
 from gateway.admin.access import Access
 from gateway.admin.app import make_app
+from gateway.admin.conversations import Records
+from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
 from gateway.control import snapshot as snapshots
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
@@ -126,12 +129,17 @@ class Gateway:
             )
         )
         self.recent = Recent()
+        self.live = Live(self._now)
+        self.recorded: Records | None = None
+        """What the flight recorder has, where there is one."""
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._files_changed = False
         self._insisted = False
+        self._waiting: list[asyncio.Future[tuple[str, ...]]] = []
+        """For whatever has changed by now to be in force."""
 
     @property
     def tls(self) -> TlsContexts:
@@ -142,6 +150,19 @@ class Gateway:
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    @property
+    def policy_files(self) -> Mapping[str, str]:
+        """Where each policy stands, by its name."""
+        return self._loaded.policy_files
+
+    def _now(self) -> Now:
+        plane, ready = self.plane, self.ready and not self.membership.waiting
+        if plane is None:
+            return Now(ready, self.status.revision, 0, 0, 0.0, 0)
+        connections = sum(len(each.connections) for each in plane.listeners)
+        monitor = plane.monitor
+        return Now(ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level)
 
     def _clocks(self) -> dict[tuple[str, str], int]:
         counts = self.plane.lifetimes.counts if self.plane is not None else {}
@@ -172,6 +193,7 @@ class Gateway:
             self.recent,
             LineWriter(loop, "access log", log_file) if spec.access_log != "none" else None,
             LineWriter(loop, "recording", spec.recording) if spec.recording else None,
+            sinks=(self.live.add,),
         )
         limits = config.limits
         plane = self.plane = DataPlane(
@@ -229,7 +251,7 @@ class Gateway:
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._insist)
+        loop.add_signal_handler(signal.SIGHUP, self.insist)
         if self._inherited is not None:
             loop.add_reader(0, self._orphaned)
         admin = self._admin()
@@ -240,7 +262,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
-                following = [tasks.create_task(each) for each in lasting]
+                following = [tasks.create_task(each) for each in (*lasting, self.live.run())]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
@@ -289,7 +311,7 @@ class Gateway:
         sockets = listening(*spec.address, reuse_port=self.config.reuse_port)
         access = Access(spec.allow, spec.token_file)
         context = (lambda: self._tls.server(ClientAuth.OPTIONAL)) if spec.tls else None
-        return AdminServer(make_app(self), sockets, access=access, context=context)
+        return AdminServer(make_app(self, access), sockets, access=access, context=context)
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
         limits = self.config.limits
@@ -330,10 +352,18 @@ class Gateway:
         self._files_changed = True
         self._changed.set()
 
-    def _insist(self) -> None:
-        """Reload, whatever it changes for the packets that came lately."""
+    def insist(self) -> asyncio.Future[tuple[str, ...]]:
+        """Reload, whatever it changes for the packets that came lately; gives the problems, once it is done."""
         self._insisted = True
         self.reload()
+        return self.turned()
+
+    def turned(self) -> asyncio.Future[tuple[str, ...]]:
+        """Is done when all that has changed by now is in force; gives the problems of files, if they were read."""
+        waiting: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._changed.set()
+        return waiting
 
     async def _keep_up(self) -> None:
         """Put in force what changes, of files and of members: one thing after the other, and only the newest."""
@@ -341,15 +371,22 @@ class Gateway:
             await self._changed.wait()
             await asyncio.sleep(GATHER_S)
             self._changed.clear()
+            waiting, self._waiting = self._waiting, []
+            problems: tuple[str, ...] = ()
             if self._files_changed:
                 self._files_changed = False
-                self._adopt(await asyncio.to_thread(self._read))
+                found = await asyncio.to_thread(self._read)
+                self._adopt(found)
+                problems = found.problems
             try:
                 await self._turn_members()
             except Exception:
                 # What is in force serves on, as after files that cannot be used.
                 self.metrics.defects += 1
                 log.exception("members could not be brought up to date")
+            for each in waiting:
+                if not each.done():
+                    each.set_result(problems)
 
     def _read(self) -> Attempt:
         max_flips = self.config.reload.max_flips

@@ -63,13 +63,23 @@ class Records:
             assert trace is not None
             duration_s = ended - exchange.started
             gateway_s = (exchange.decided or ended) - exchange.started
-            handoff = _handoff(exchange, outcome, refusal, gateway_s, duration_s)
+            handoff = recorded(exchange, outcome, refusal, gateway_s, duration_s)
             self._sink(handoff, exchange.decision, trace, gateway_s, duration_s)
 
 
-def _handoff(
+def recorded(
     exchange: Exchange, outcome: Outcome, refusal: Refusal | None, gateway_s: float, duration_s: float
 ) -> Handoff:
+    """What is known of `exchange`, which has ended so or is under way.
+
+    Args:
+        exchange: it.
+        outcome: how it ended.
+        refusal: what it was refused with, if it was.
+        gateway_s: the gateway's own work before the request was on its way.
+        duration_s: from the head's arrival.
+
+    """
     verdict = exchange.forward or exchange.refuse
     packet = (verdict.packet if verdict is not None else None) or _NO_PACKET
     head = exchange.head
