@@ -63,6 +63,11 @@ export class Stream {
     this.#again(0);
   }
 
+  /** Connects anew, now. */
+  retry() {
+    this.#again(0);
+  }
+
   #again(wait) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#connect(), wait);

@@ -11,8 +11,8 @@ const MAX_ROWS = 200;
 const OPERATIONS = {
   drain: { title: "Drain", from: ["ready", "ejected"], text: "It gets no new conversations. What is under way ends, and conversations move on." },
   eject: { title: "Eject", from: ["ready", "draining"], text: "It gets no new packets from now on. What is under way goes on." },
-  retire: { title: "Retire", from: ["ready", "draining", "ejected"], text: "It leaves the ring for good, until it is restored." },
-  restore: { title: "Restore", from: ["draining", "ejected", "retired"], text: "It takes packets again, as its source and its health have it." },
+  retire: { title: "Retire", from: ["ready", "draining", "ejected"], text: "It gets nothing any more, until it is restored. What is under way goes on." },
+  restore: { title: "Restore", from: ["draining", "ejected", "retired"], text: "It is again as its source and its health have it." },
 };
 
 /** The view in `section`. */

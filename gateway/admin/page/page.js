@@ -48,7 +48,7 @@ const app = {
   stream: (filters) => stream.open(filters),
   announce: (text) => { $("announcer").textContent = text; },
   trouble,
-  ...operators(() => refreshAll()),
+  ...operators(() => afresh()),
 };
 
 function address(view, params) {
@@ -93,9 +93,12 @@ function trouble(error) {
   if (unknown) app.refused();
 }
 
-function refreshAll() {
-  for (const view of Object.values(views)) view.again?.();
-  arrive();
+/** All anew: somebody signed in or out, or the gateway is back. */
+function afresh() {
+  stream.retry();
+  views.live.again();
+  if (current === "live") arrive();
+  else views[current].again();
 }
 
 const stream = new Stream({
@@ -108,8 +111,9 @@ const stream = new Stream({
   },
   link(now) {
     if (now === link) return;
-    if (now === "live" && link === "disconnected") views.live.again(), arrive();
+    const back = now === "live" && link === "disconnected";
     link = now;
+    if (back) afresh();
     document.body.dataset.link = now;
     $("link").dataset.state = now;
     $("link-text").textContent = now === "disconnected" ? "disconnected, trying again" : now;

@@ -10,7 +10,7 @@ export function policies(section, app) {
   const refusals = el("p", { class: "soft note" });
   const list = el("div", { class: "policies" });
   const empty = el("p", { class: "empty", text: "There is no policy, so nothing is let through." });
-  section.append(el("div", { class: "bar" }, el("h2", { id: "policies-title", text: "Policies" })), refusals, list, empty);
+  section.append(el("div", { class: "bar" }, el("h2", { id: "policies-title", text: "Policies" }), refusals), list, empty);
   const every = new Every(EVERY_MS, refresh);
 
   async function refresh() {
