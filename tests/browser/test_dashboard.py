@@ -18,7 +18,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 expect = sync_api.expect
 
 TOKEN = "correct-horse-battery-staple"
-ROWS = "#live tbody tr"
+ROWS = "#view-live tbody tr"
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_with_the_keyboard_alone_a_row_is_reached_and_opened(gateway: RunningGat
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     for _ in range(40):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('#live tbody') !== null"):
+        if page.evaluate("document.activeElement.closest('#view-live tbody') !== null"):
             break
     expect(page.locator(ROWS).nth(0).locator("a")).to_be_focused()
     page.keyboard.press("ArrowDown")
@@ -150,7 +150,7 @@ def test_what_a_sender_writes_is_text_and_never_markup(gateway: RunningGateway, 
     expect(page.locator("#packet")).to_contain_text(markup)
     page.keyboard.press("Escape")
     page.get_by_role("link", name="Conversations").click()
-    expect(page.locator("#conversations .tree h3")).to_contain_text(markup)
+    expect(page.locator("#view-conversations .tree h3")).to_contain_text(markup)
     assert page.locator("main img, #packet img").count() == 0
 
 
@@ -171,7 +171,7 @@ def test_a_conversation_is_a_tree_of_parents(gateway: RunningGateway, look_at: L
     send(gateway, "mallory", conversation="talk", parent=child)
     page = look_at(gateway, "#conversations")
     page.get_by_role("link", name="talk", exact=True).click()
-    tree = page.locator("#conversations .tree > .nodes")
+    tree = page.locator("#view-conversations .tree > .nodes")
     expect(tree.locator("> li")).to_have_count(1)
     expect(tree.locator("> li > .nodes > li > .node")).to_contain_text("agents/coder → executor-1")
     expect(tree.locator("> li > .nodes > li > .nodes > li > .node")).to_contain_text("refused")
@@ -199,16 +199,16 @@ def test_policies_show_what_their_rules_decided_and_what_shadow_ones_would(
 
 def test_a_reload_that_was_refused_is_told_with_its_problem(gateway: RunningGateway, look_at: LookAt) -> None:
     page = look_at(gateway, "#revisions")
-    expect(page.locator("#revisions")).to_contain_text("It is what the files say.")
+    expect(page.locator("#view-revisions")).to_contain_text("It is what the files say.")
     write_policy(gateway.folder, "test", "kind: TrustPolicy\nrules: [\n")
-    expect(page.locator("#revisions .history li").first).to_contain_text("test.yaml:", timeout=15_000)
-    expect(page.locator("#revisions")).to_contain_text("stays as it is")
+    expect(page.locator("#view-revisions .history li").first).to_contain_text("test.yaml:", timeout=15_000)
+    expect(page.locator("#view-revisions")).to_contain_text("stays as it is")
 
 
 def test_health_is_told(gateway: RunningGateway, look_at: LookAt) -> None:
     page = look_at(gateway, "#health")
-    expect(page.locator("#health")).to_contain_text("Ready")
-    expect(page.locator("#health")).to_contain_text("Overload: normal.")
+    expect(page.locator("#view-health")).to_contain_text("Ready")
+    expect(page.locator("#view-health")).to_contain_text("Overload: normal.")
     expect(page.get_by_role("region", name="Certificates")).to_contain_text("Not after", ignore_case=True)
 
 
@@ -234,7 +234,7 @@ def test_who_has_no_token_sees_nothing_and_an_operator_drains_a_member(
     sign_in.get_by_label("Token").fill("not the token of it")
     sign_in.get_by_role("button", name="Sign in").click()
     expect(sign_in.get_by_role("alert")).to_contain_text("not the token")
-    expect(page.locator("#members tbody tr")).to_have_count(0)
+    expect(page.locator("#view-members tbody tr")).to_have_count(0)
     sign_in.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(sign_in).to_be_hidden()
@@ -246,12 +246,12 @@ def test_who_has_no_token_sees_nothing_and_an_operator_drains_a_member(
     page.get_by_role("button", name="Drain executor-2").click()
     page.get_by_role("dialog", name="Drain executor-2?").get_by_role("button", name="Drain").click()
     expect(page.get_by_role("row", name="executor-2")).to_contain_text("draining")
-    expect(page.locator("#members .ring .member")).to_have_count(1)
+    expect(page.locator("#view-members .ring .member")).to_have_count(1)
     assert {send(gateway, conversation=f"c{number}").headers["flight-agent"] for number in range(8)} == {'"executor-1"'}
 
     page.get_by_role("button", name="Restore executor-2").click()
     page.get_by_role("dialog").get_by_role("button", name="Restore").click()
-    expect(page.locator("#members .ring .member")).to_have_count(2)
+    expect(page.locator("#view-members .ring .member")).to_have_count(2)
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Drain executor-1")).to_be_hidden()
 

@@ -6,10 +6,16 @@ import { ask } from "./gateway.js";
 /** The drawer in `dialog`; `find` gives a handoff's record by its id, while it is in memory. */
 export function packet(dialog, app, find) {
   let shown = "";
+  let opener = null; // to give the focus back to: a browser takes it from a link that is followed
 
+  document.addEventListener("click", (event) => {
+    opener = event.target.closest?.("a[href*='packet=']:not(dialog *)") ?? opener;
+  });
   dialog.addEventListener("close", () => {
     if (shown) app.navigate(app.view(), { ...app.params(), packet: "" });
     shown = "";
+    opener?.focus();
+    opener = null;
   });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 

@@ -40,10 +40,10 @@ const app = {
   navigate(view, params, { replace = false } = {}) {
     const to = address(view, params);
     if (to === location.hash) return;
-    if (replace) {
-      history.replaceState(null, "", to);
-      arrive();
-    } else location.hash = to;
+    // Not by location.hash, which would take the focus away.
+    if (replace) history.replaceState(null, "", to);
+    else history.pushState(null, "", to);
+    arrive();
   },
   stream: (filters) => stream.open(filters),
   announce: (text) => { $("announcer").textContent = text; },
@@ -65,7 +65,7 @@ function arrive() {
   const { view, params } = where();
   if (view !== current) {
     views[current]?.leave?.();
-    for (const name of Object.keys(views)) $(name).hidden = name !== view;
+    for (const name of Object.keys(views)) $(`view-${name}`).hidden = name !== view;
     for (const each of document.querySelectorAll(".tabs a")) {
       if (each.getAttribute("href") === `#${view}`) each.setAttribute("aria-current", "page");
       else each.removeAttribute("aria-current");
@@ -154,12 +154,12 @@ function curve(values) {
 }
 
 Object.assign(views, {
-  live: live($("live"), app),
-  members: members($("members"), app),
-  conversations: conversations($("conversations"), app),
-  policies: policies($("policies"), app),
-  revisions: revisions($("revisions"), app),
-  health: health($("health"), app),
+  live: live($("view-live"), app),
+  members: members($("view-members"), app),
+  conversations: conversations($("view-conversations"), app),
+  policies: policies($("view-policies"), app),
+  revisions: revisions($("view-revisions"), app),
+  health: health($("view-health"), app),
 });
 const drawer = packet($("packet"), app, (id) => views.live.record(id));
 
