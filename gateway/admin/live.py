@@ -110,7 +110,9 @@ class Reader:
             pieces = [*self._handoffs]
             self._handoffs.clear()
             if self._state is not None:
-                pieces.append(event("state", msgspec.structs.replace(self._state, dropped=self.dropped)))
+                pieces.append(
+                    event("state", msgspec.structs.replace(self._state, dropped=self._state.dropped + self.dropped))
+                )
                 self._state = None
             yield b"".join(pieces)
             await asyncio.sleep(GATHER_S)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Protocol
 
-import httpx
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
@@ -14,41 +12,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin.access import Access
+from gateway.admin.merged_routes import merged_routes
+from gateway.admin.operators import session_routes
+from gateway.admin.workers import WorkerReply, Workers
 from gateway.telemetry.merged import MergedMetrics
-
-
-class WorkerReply(NamedTuple):
-    """A worker, and what it answered."""
-
-    number: int
-    pid: int
-    """0 while it does not run."""
-    restarts: int
-    missing_s: float
-    """How long it has not been there; 0 while it is."""
-    starting: bool
-    """It has not been there yet."""
-    answer: httpx.Response | None
-    """``None`` when there was none."""
-
-
-class Workers(Protocol):
-    """Whoever has the workers."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether they have been told to end."""
-
-    async def ask(self, path: str) -> list[WorkerReply]:
-        """Ask each of them."""
-
 
 MISSING_S = 5.0
 """How long a worker may be missing while the others are ready: it is being replaced, and who connects to it waits."""
 
 
-def make_merged_app(workers: Workers) -> Starlette:
-    """The admin endpoints over `workers`."""
+def make_merged_app(workers: Workers, access: Access) -> Starlette:
+    """The admin endpoints over `workers`; `access` says who is an operator."""
     merged = MergedMetrics()
 
     async def healthz(_: Request) -> Response:
@@ -111,6 +86,8 @@ def make_merged_app(workers: Workers) -> Starlette:
             Route("/status", status),
             Route("/snapshot", any_worker),
             Route("/explain", any_worker),
+            *merged_routes(workers),
+            *session_routes(access),
         ]
     )
 

@@ -17,6 +17,7 @@ from gateway.admin.access import caller_of
 from gateway.admin.members import one
 from gateway.admin.operators import operators_only, refused, told
 from gateway.admin.stream import json
+from gateway.admin.workers import OPERATOR
 from gateway.membership.overrides import Override, OverrideError, is_as_far
 from gateway.routing import AgentState
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 30.0
 """How long an operation may take to be in force."""
-OPERATOR: Final = "phoenixflight-operator"
-"""The header in which a supervisor tells its workers who it was."""
-
 STATES: Final = {"drain": AgentState.DRAINING, "eject": AgentState.EJECTED, "retire": AgentState.RETIRED}
 RESTORE: Final = "restore"
 
@@ -53,7 +51,8 @@ def operation_routes(gateway: Gateway) -> list[Route]:
             return refused(404, f"expected one of {', '.join((*STATES, RESTORE))}")
         caller = caller_of(request.scope)
         who = request.headers.get(OPERATOR, caller.operator) if caller.trusted else caller.operator
-        why_not = _put(gateway, name, what, who)
+        repeated = caller.trusted and "repeated" in request.query_params
+        why_not = _put(gateway, name, what, who, repeated=repeated)
         if why_not is not None:
             told(caller, f"{what} {name}", "refused")
             return why_not
@@ -71,8 +70,8 @@ def operation_routes(gateway: Gateway) -> list[Route]:
     ]
 
 
-def _put(gateway: Gateway, name: str, what: str, who: str) -> Response | None:
-    """Have it done; gives why it is not."""
+def _put(gateway: Gateway, name: str, what: str, who: str, *, repeated: bool) -> Response | None:
+    """Have it done; gives why it is not.  What is `repeated` may be for a member that is not known yet."""
     overrides = gateway.membership.overrides
     agent = gateway.snapshot.routes.members.get(name)
     if what == RESTORE:
@@ -83,7 +82,7 @@ def _put(gateway: Gateway, name: str, what: str, who: str) -> Response | None:
         observed = gateway.membership.health.why(name)
         because = observed or f"its source has it {agent.state.value}"
         return refused(409, f"no operator has changed {name}: {because}")
-    if agent is None:
+    if agent is None and not repeated:
         return refused(404, f"no member is called {name}")
     wanted = STATES[what]
     sourced = gateway.membership.sourced(name)
