@@ -18,7 +18,7 @@ export function live(section, app) {
   const waiting = el("span", { class: "soft waiting" });
   const note = el("p", { class: "soft note" });
   const { whole, body } = table("Handoffs, the newest first", [
-    "Time", "Outcome", "From", "Capability", "Agent", "Rule", "Conversation", ["Took", "number"],
+    "Ended", "Outcome", "From", "Capability", "Agent", "Rule", "Conversation", ["Took", "number"],
   ], { unseen: true, name: "handoffs" });
   const empty = el("p", { class: "empty", text: "No handoff yet. Each appears here when it ends." });
   section.append(
@@ -70,11 +70,11 @@ export function live(section, app) {
   }
 
   function row(record) {
-    const open = el("a", { href: app.link({ packet: record.flight_id || key(record) }), tabindex: "-1" }, moment(record.time));
+    const open = el("a", { href: app.link({ packet: record.flight_id || key(record) }), tabindex: "-1" }, moment((Date.parse(record.time) + (record.duration_ms ?? 0)) / 1000));
     open.setAttribute("aria-label", `${open.textContent}, ${record.outcome}: details`);
     const rule = record.reason || record.rule || "";
     return el("tr", { role: "row", class: `is-${record.outcome}` },
-      cell("Time", { class: "when" }, open),
+      cell("Ended", { class: "when" }, open),
       cell("Outcome", { class: "outcome" }, mark(record.outcome), record.status ? el("span", { class: "soft status", text: ` ${record.status}` }) : null),
       cell("From", { class: "from" }, principal(record.from)),
       cell("Capability", { class: "capability" }, orNone(record.capability)),

@@ -1,6 +1,6 @@
 // Members: the ring of a capability, and a table of everybody.
 
-import { cell, count, el, figure, mark, percent, reconcile, table } from "./dom.js";
+import { cell, count, el, figure, mark, moment, percent, reconcile, table } from "./dom.js";
 import { Every, ask } from "./gateway.js";
 import { ring, tell } from "./ring.js";
 
@@ -22,7 +22,7 @@ export function members(section, app) {
   const image = el("figure", { class: "ring" });
   const off = el("p", { class: "soft note" });
   const caption = el("figcaption", { class: "soft" }, "Outside: each member's share, as thick as its trust. Inside: where its points lie on the circle, and bars for packets in flight.");
-  const { whole, body } = table("Members", ["Member", "State", ["Trust", "number"], ["Reliability", "number"], ["Share", "number"], ["In flight", "number"], "Capabilities", "Operations"], { unseen: true, name: "members" });
+  const { whole, body } = table("Members", ["Member", "State", ["Trust", "number"], ["Reliability", "number"], ["Share", "number"], ["In flight", "number"], "Operations"], { unseen: true, name: "members" });
   const more = el("p", { class: "soft note" });
   section.append(
     el("div", { class: "bar" }, el("h2", { id: "members-title", text: "Members" }),
@@ -107,9 +107,9 @@ export function members(section, app) {
       focusin: () => point(member.name), focusout: () => point(""),
     } });
     element.append(
-      el("th", { role: "rowheader", scope: "row", "data-label": "Member", class: "name" }, el("b", { text: member.name }), el("span", { class: "soft address" })),
+      el("th", { role: "rowheader", scope: "row", "data-label": "Member", class: "name" }, el("b", { text: member.name }), el("span", { class: "soft address" }), el("span", { class: "soft capabilities" })),
       cell("State", { class: "state" }), cell("Trust", { class: "number trust" }), cell("Reliability", { class: "number reliability" }),
-      cell("Share", { class: "number share" }), cell("In flight", { class: "number load" }), cell("Capabilities", { class: "capabilities" }), cell("Operations", { class: "operations" }));
+      cell("Share", { class: "number share" }), cell("In flight", { class: "number load" }), cell("Operations", { class: "operations" }));
     return element;
   }
 
@@ -123,7 +123,7 @@ export function members(section, app) {
     const place = element.querySelector(".state");
     if (place.dataset.now !== state) {
       place.dataset.now = state;
-      place.replaceChildren(mark(member.state), member.why ? el("span", { class: "soft because", text: member.why }) : "");
+      place.replaceChildren(mark(member.state), member.why ? el("span", { class: "soft because", text: withClock(member.why) }) : "");
     }
     put("address", [member.address, member.protocol, member.zone, member.source && member.source !== "file" && `from ${member.source}`].filter(Boolean).join(" · "));
     put("trust", figure2(member.trust));
@@ -160,6 +160,11 @@ export function members(section, app) {
     leave: () => every.stop(),
     again: () => refresh(),
   };
+}
+
+/** `text` with the times in it as a clock here shows them. */
+function withClock(text) {
+  return text.replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)/g, (iso) => moment(iso, { milliseconds: false }).textContent);
 }
 
 function figure2(value) {

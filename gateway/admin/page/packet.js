@@ -75,7 +75,7 @@ function became(record, app) {
       ["Agent", record.agent],
       ["Rule", rule],
       ["Shadow would", record.shadow],
-      ["When", moment(record.time, { day: true })],
+      ["Began", moment(record.time, { day: true })],
       ["Conversation", record.conversation ? to("conversations", { id: record.conversation }, record.conversation) : null],
       ["Task", record.task ? to("conversations", { id: record.task, kind: "tasks" }, record.task) : null],
       ["Parent", record.parent ? to(app.view(), { ...app.params(), packet: record.parent }, record.parent) : null],

@@ -17,7 +17,7 @@ export function policies(section, app) {
     try {
       const answer = await ask("policies");
       empty.hidden = answer.policies.length > 0;
-      refusals.textContent = `${count(answer.default_refusals)} ${answer.default_refusals === 1 ? "packet was" : "packets were"} refused because no policy allowed ${answer.default_refusals === 1 ? "it" : "them"}.`;
+      refusals.textContent = `${count(answer.default_refusals)} refused because no policy allowed it.`;
       reconcile(list, answer.policies, (policy) => policy.name, card, update);
       app.trouble(null);
     } catch (error) {
@@ -36,7 +36,7 @@ export function policies(section, app) {
       element.dataset.head = head;
       element.querySelector("header").replaceChildren(
         el("h3", {}, policy.name, policy.mode === "shadow" ? el("span", { class: "tag", text: "shadow", title: "It is held against packets, and decides nothing." }) : ""),
-        el("p", { class: "soft" }, `speaks about ${(policy.capabilities ?? []).join(", ")}`, policy.file ? ` · ${policy.file}` : ""));
+        el("p", { class: "soft" }, `speaks about ${(policy.capabilities ?? []).join(", ")}`, policy.file ? el("span", { title: policy.file, text: ` · ${policy.file.split("/").slice(-2).join("/")}` }) : ""));
     }
     reconcile(element.querySelector("tbody"), policy.rules, (rule) => rule.name, row, fill);
   }
