@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS: Final = 5.0
 DEFAULT_HZ: Final = 100.0
 FORMATS: Final = ("collapsed", "speedscope")
+GONE: Final = "whoever asked has gone"
+
+Value = TypeVar("Value")
 
 
 def number_of(request: Request, name: str, default: float, most: float) -> float:
@@ -72,10 +76,10 @@ def debug_routes(gateway: Gateway) -> list[Route]:
         if not profiling.acquire(blocking=False):
             return refused(409, "a profile is being taken already: one at a time")
         try:
-            samples = await _sampled(seconds, hz)
+            samples = await unless_gone(request, _sampled(seconds, hz))
         finally:
             profiling.release()
-        return shown(samples, hz, form)
+        return shown(samples, hz, form) if samples is not None else refused(499, GONE)
 
     return [
         Route("/debug/tasks", operators_only(tasks)),
@@ -90,8 +94,25 @@ def shown(samples: Samples, hz: float, form: str) -> Response:
     return PlainTextResponse(collapsed(samples))
 
 
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Value]) -> Value | None:
+    """What `work` gives; ``None``, and it is cancelled, when whoever asks goes away before."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
 async def _sampled(seconds: float, hz: float) -> Samples:
-    """Sample this loop's thread; a request that goes away ends it."""
+    """Sample this loop's thread, until cancelled."""
     loop, stop = asyncio.get_running_loop(), threading.Event()
     taken: asyncio.Future[Samples] = loop.create_future()
 

@@ -186,7 +186,14 @@ def _arcs(ring: Ring) -> dict[str, list[tuple[float, float]]]:
             begins = end
     if begins < 1:
         arcs[ring.agents[owners[0]].name].append((round(begins, 6), 1.0))
-    return arcs
+    return {name: _joined(pieces) for name, pieces in arcs.items()}
+
+
+def _joined(pieces: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The last piece and the one before it as one, where they touch: what lies after the last point is the first's."""
+    if len(pieces) > 1 and pieces[-2][1] == pieces[-1][0]:
+        return [*pieces[:-2], (pieces[-2][0], pieces[-1][1])]
+    return pieces
 
 
 def member_routes(gateway: Gateway) -> list[Route]:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from gateway.admin import merging
 from gateway.admin.access import caller_of
 from gateway.admin.conversations import MAX_SHOWN, Conversations, Forest
-from gateway.admin.debug import asked_for, shown
+from gateway.admin.debug import GONE, asked_for, shown, unless_gone
 from gateway.admin.filters import Filter
 from gateway.admin.live import MAX_READERS
 from gateway.admin.members import Circle, Member, Members
@@ -99,7 +99,9 @@ def merged_routes(workers: Workers) -> list[Route]:
         except ValueError as error:
             return refused(400, str(error))
         path = f"{request.url.path}?seconds={seconds:g}&hz={hz:g}"
-        replies = await workers.ask(path, timeout_s=seconds + MARGIN_S)
+        replies = await unless_gone(request, workers.ask(path, timeout_s=seconds + MARGIN_S))
+        if replies is None:
+            return refused(499, GONE)
         samples: Samples = {}
         for each in replies:
             if each.answer is not None and each.answer.is_success:

@@ -65,8 +65,9 @@ def _stack(task: asyncio.Task[Any]) -> tuple[str, ...]:
     while awaited is not None and len(stack) < MAX_FRAMES:
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(awaited, f"{kind}_frame")), "")
         if not kind:
-            # A coroutine's __await__ gives a wrapper that does not say whose it is; what else there is has no frames.
-            awaited = next((each for each in gc.get_referents(awaited) if inspect.iscoroutine(each)), None)
+            # What a coroutine's __await__ or an asynchronous generator's __anext__ gives does not say whose it is; what
+            # else there is has no frames.
+            awaited = next((each for each in gc.get_referents(awaited) if _has_frames(each)), None)
             continue
         frame: FrameType | None = getattr(awaited, f"{kind}_frame")
         if frame is None:
@@ -74,3 +75,7 @@ def _stack(task: asyncio.Task[Any]) -> tuple[str, ...]:
         stack.append(f"{frame.f_code.co_qualname} ({short(frame.f_code.co_filename)}:{frame.f_lineno})")
         awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     return tuple(stack)
+
+
+def _has_frames(candidate: object) -> bool:
+    return inspect.iscoroutine(candidate) or inspect.isasyncgen(candidate)
