@@ -11,7 +11,17 @@ import pytest
 
 from tests.browser.conftest import LookAt, wait_until_live
 from tests.conformance.test_http1 import answer_each
-from tests.conftest import CAPABILITY, POLICY, RawAgent, RunningGateway, StartGateway, member, write_agents, write_policy
+from tests.conftest import (
+    CAPABILITY,
+    POLICY,
+    RawAgent,
+    RunningGateway,
+    StartGateway,
+    member,
+    write_agents,
+    write_policy,
+)
+from tests.redis_server import RedisServer
 from tests.waiting import eventually
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -266,3 +276,18 @@ def test_an_operator_reloads_and_reads_why_not(
     page.get_by_role("button", name="Reload now").click()
     page.get_by_role("dialog", name="Reload?").get_by_role("button", name="Reload").click()
     expect(page.locator("#toast")).to_contain_text("test.yaml:")
+
+
+def test_several_workers_are_seen_as_one_gateway(
+    agent: RawAgent, start_gateway: StartGateway, redis: RedisServer, look_at: LookAt
+) -> None:
+    gateway = start_gateway([member(agent.port)], workers=2, redis={"url": redis.url})
+    page = look_at(gateway)
+    wait_until_live(page)
+    for number in range(6):  # each on a connection of its own, so that both have some
+        send(gateway, conversation=f"call-{number}")
+    expect(page.locator(ROWS)).to_have_count(6)
+    page.get_by_role("link", name="Revisions").click()
+    expect(page.locator("#view-revisions")).to_contain_text("It is what the files say.")
+    page.get_by_role("link", name="Health").click()
+    expect(page.get_by_role("region", name="Worker 1: Process")).to_be_visible()
