@@ -46,8 +46,7 @@ docs: $(VENV)/.docs
 
 # What users get with it: is anything of it known to be vulnerable, and may we pass it on?
 audit: $(VENV)/.audit
-	tools/licences
-	$(BIN)/pip-audit --skip-editable
+	$(BIN)/python tools/audit
 
 # Each target for so many minutes; what is found breaks off and lies in .fuzz/.
 fuzz: $(VENV)/.dev
