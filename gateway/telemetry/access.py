@@ -102,7 +102,7 @@ class AccessLog:
     @property
     def suppressed(self) -> Mapping[str, int]:
         """Handoffs without lines of their own, by outcome."""
-        return {outcome.value: count for outcome, count in self._flood.suppressed.items() if count}
+        return {outcome.value: count for outcome, count in self._flood.suppressed.items()}
 
     def write(self, handoff: Handoff, trace: Trace | None = None) -> None:
         """Log it, unless there are too many."""

@@ -6,6 +6,7 @@ A collector that is slow, gone or hostile costs what was to be told, counted, an
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -109,8 +110,10 @@ class Export(Generic[Item]):
         self._closing = threading.Event()
         self._until = 0.0
         """When the end waits no longer, by `monotonic`; known once it has begun."""
-        self._told_at = 0.0
-        """When trouble was last logged; 0 while there is none."""
+        self._told_at = -math.inf
+        """When trouble was last logged."""
+        self._in_trouble = False
+        """It was logged, and its end was not."""
         self._thread = threading.Thread(target=self._run, name=f"export of {signal.name}", daemon=True)
         self._thread.start()
 
@@ -170,8 +173,8 @@ class Export(Generic[Item]):
         self.dropped["collector"] += rejected
         if rejected:
             self._tell(f"it rejected {rejected}")
-        elif self._told_at:
-            self._told_at = 0.0
+        elif self._in_trouble:
+            self._in_trouble = False
             log.info("the collector takes %s again", self._signal.name)
 
     def _time_left(self) -> float:
@@ -190,8 +193,9 @@ class Export(Generic[Item]):
 
     def _tell(self, why: str) -> None:
         now = monotonic()
-        if not self._told_at or now - self._told_at > TELL_INTERVAL_S:
+        if now - self._told_at > TELL_INTERVAL_S:
             self._told_at = now
+            self._in_trouble = True
             lost = self.dropped["collector"] + self.dropped["queue"]
             log.warning("the collector does not take %s (%d are lost so far): %s", self._signal.name, lost, why)
 

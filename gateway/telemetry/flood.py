@@ -20,6 +20,8 @@ MAX_KINDS: Final = 1000
 """Told apart while they are counted; then those told of by name, the most frequent ones."""
 MAX_TOLD: Final = 20
 
+_ENDED: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.OPEN)
+
 Kind = tuple[str, str, str]
 """Outcome, reason, caller."""
 
@@ -57,7 +59,7 @@ class Flood:
             most_refused: the same of handoffs that did not complete, beside the first of each caller and reason.
 
         """
-        self.suppressed: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.suppressed: dict[Outcome, int] = dict.fromkeys(_ENDED, 0)
         """All that got no line, by outcome."""
         self._most = most
         self._most_refused = most_refused

@@ -60,13 +60,18 @@ def access_log(spec: TelemetrySpec, loop: AbstractEventLoop) -> AccessLog | None
 
 def tracing_readings(tracing: Tracing) -> tuple[Reading, ...]:
     """The numbers of spans."""
+    export = tracing.export
 
     def exported() -> Mapping[tuple[()], int]:
-        return {(): tracing.export.exported} if tracing.export is not None else {}
+        return {(): export.exported if export is not None else 0}
 
     def dropped() -> Mapping[tuple[str], int]:
-        counts = tracing.export.dropped if tracing.export is not None else {}
-        return {("rate",): tracing.not_kept, **{(why,): count for why, count in counts.items()}}
+        counts = export.dropped if export is not None else {}
+        return {
+            ("rate",): tracing.not_kept,
+            ("queue",): counts.get("queue", 0),
+            ("collector",): counts.get("collector", 0),
+        }
 
     return (
         Reading("phoenixflight_spans_exported", "Spans that the collector took.", (), exported),

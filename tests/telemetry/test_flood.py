@@ -68,7 +68,7 @@ def test_a_line_that_tells_of_many_names_those_that_are_most() -> None:
 handoffs = st.builds(
     Handoff,
     time=st.just(NOW),
-    outcome=st.sampled_from(Outcome),
+    outcome=st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.OPEN]),
     caller=st.text(max_size=2),
     reason=st.sampled_from(["", "denied-by-policy", "overloaded"]),
 )
