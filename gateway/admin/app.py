@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin import page
 from gateway.admin.access import Access
 from gateway.admin.conversations import conversation_routes
 from gateway.admin.debug import debug_routes
@@ -103,5 +104,6 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             *operation_routes(gateway),
             *debug_routes(gateway),
             *(session_routes(access) if access is not None else ()),
+            *(page.routes() if access is not None else ()),
         ]
     )

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin import page
 from gateway.admin.access import Access
 from gateway.admin.merged_routes import merged_routes
 from gateway.admin.operators import session_routes
@@ -90,6 +91,7 @@ def make_merged_app(workers: Workers, access: Access) -> Starlette:
             Route("/explain", any_worker),
             *merged_routes(workers),
             *session_routes(access),
+            *page.routes(),
         ]
     )
 

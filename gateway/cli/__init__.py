@@ -8,6 +8,7 @@ from gateway.cli.certs import app as certs
 from gateway.cli.check import check
 from gateway.cli.demo import demo
 from gateway.cli.explain import explain
+from gateway.cli.health import RAW, health
 from gateway.cli.packet import app as packet
 from gateway.cli.policy import app as policy
 from gateway.cli.recorder import app as recorder
@@ -22,6 +23,7 @@ app.command()(check)
 app.command()(explain)
 app.command()(status)
 app.command()(top)
+app.command(context_settings=RAW)(health)
 app.command()(demo)
 app.add_typer(certs, name="certs")
 app.add_typer(packet, name="packet")

@@ -130,8 +130,9 @@ class Membership:
 
     @property
     def waiting(self) -> str:
-        """The names of the sources that have not told of their members yet."""
-        return ", ".join(source.name for source in self.sources if not source.complete)
+        """The names of the sources that have not told of their members yet, and the rights that they lack."""
+        late = (source for source in self.sources if not source.complete)
+        return ", ".join(f"{each.name}, which {each.lacking}" if each.lacking else each.name for each in late)
 
     def watches(self) -> dict[str, tuple[str, float]]:
         """State and age in seconds of what is watched for members, by name."""

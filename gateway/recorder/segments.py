@@ -60,6 +60,8 @@ class Tail(NamedTuple):
     good: int
     """Bytes; so is `size`."""
     size: int
+    signed: bool
+    """Its last good line is a signed head."""
 
 
 def timestamp(now: float) -> str:
@@ -98,7 +100,7 @@ def _number(path: Path) -> tuple[int, str]:
 
 def _tail(path: Path) -> Tail:
     head: SegmentHead | None = None
-    position, good = START, 0
+    position, good, signed = START, 0, False
     with path.open("rb") as lines:
         with contextlib.suppress(BrokenLineError, msgspec.DecodeError):
             for text in lines:
@@ -110,8 +112,9 @@ def _tail(path: Path) -> Tail:
                 else:
                     position = follow(position, line)
                 good += len(text)
+                signed = line.kind is Kind.HEAD
         size = os.fstat(lines.fileno()).st_size
-    return Tail(head, position, good, size)
+    return Tail(head, position, good, size, signed)
 
 
 class ChainFolder:
@@ -202,7 +205,7 @@ class ChainFolder:
             left.unlink()
         head = read_head(self.folder)
         paths = segments_in(self.folder)
-        tail = Tail(None, START, 0, 0)
+        tail = Tail(None, START, 0, 0, False)
         torn = 0
         while paths and (tail := _tail(paths[-1])).head is None:
             # Its first line was never whole: the file had just been begun.
@@ -223,20 +226,21 @@ class ChainFolder:
             # What is there stays as it is, for people to look at.
             self._begin_segment(self.segment + 1)
         else:
-            self._go_on(paths[-1], tail)
+            self._go_on(paths[-1], tail.head, tail)
             torn += tail.size - tail.good
         self._count()
         self._report(Repaired(timestamp(self._clock()), torn, missing, head is None))
 
-    def _go_on(self, path: Path, tail: Tail) -> None:
+    def _go_on(self, path: Path, head: SegmentHead, tail: Tail) -> None:
         """Add to a file that is there, less what is torn at its end."""
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
         if tail.size > tail.good:
             with path.open("rb") as file:
                 file.seek(tail.good)
                 self._set_aside(path, file.read())
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-        os.ftruncate(self._file, tail.good)
-        self.size, self._began = tail.good, self._clock()
+            os.ftruncate(self._file, tail.good)
+        self.size, self._began = tail.good, datetime.fromisoformat(head.time).timestamp()
+        self._signed = tail.position.sequence if tail.signed else 0
 
     def _set_aside(self, path: Path, rest: bytes) -> None:
         """Keep the whole of a file, or the `rest` of it, under another name."""
@@ -309,14 +313,14 @@ class ChainFolder:
             self._broken = False
 
     def sign(self) -> None:
-        """Add a signed head, if there is a key, and anything new.
+        """Add a signed head, if there is a key, and anything new in the newest file.
 
         Raises:
             OSError: it cannot be written.
 
         """
         at = self.position
-        if self._signer is None or at.sequence == self._signed:
+        if self._signer is None or at.sequence == self._signed or not self.has_lines:
             return
         signature = self._signer.sign(signed_text(self.chain, at))
         head = SignedHead(timestamp(self._clock()), at.sequence, at.hash, self._signer.keyid, signature)
@@ -390,12 +394,16 @@ class ChainFolder:
         self.closed_bytes = sum(path.stat().st_size for path in closed)
 
     def retain(self) -> None:
-        """Remove the oldest files, as far as they are too old or too many, and say so in the chain first.
+        """Close the newest file if it is time, and remove the oldest as far as they are too old or too many.
+
+        It is said so in the chain first.
 
         Raises:
             OSError: that failed.
 
         """
+        if self.full:
+            self.rotate()
         oldest = self._clock() - self._spec.max_age_s
         closed = [(path, path.stat()) for path in self.closed]
         total = self.size + sum(status.st_size for _, status in closed)

@@ -5,6 +5,7 @@ Enters: files as lines, the `Head` beside them, public keys.  Leaves: a `Report`
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -124,6 +125,10 @@ class _Walk:
     def _begin_segment(self, file: str, line: Line) -> None:
         head = _content(line, SegmentHead)
         end = Position(head.sequence, head.previous)
+        named = file.rpartition("segment-")[2].partition(".")[0]
+        if self.first is None and named != f"{head.segment:08}":
+            sequence = 1 if named == f"{1:08}" else line.seq
+            raise _FlawError(sequence, f"the first line is of file {head.segment}")
         if self.first is None:
             self.first, self.first_file = head, file
             self.position = end
@@ -193,8 +198,12 @@ class _Walk:
             message = f"what came up to sequence {before.sequence} is gone, and nothing says that it was removed"
             return Flaw(self.first_file, 1, before.sequence, message)
         self.report.removed_through = before.sequence
+        told = deque(sorted(self.erased))
+        through = 0
         for where, at_line, sequence in self.gone:
-            if not any(low <= sequence <= high for low, high in self.erased):
+            while told and told[0][0] <= sequence:
+                through = max(through, told.popleft()[1])
+            if sequence > through:
                 return Flaw(where, at_line, sequence, "the record was taken out, and no erasure says so")
         if head is None:
             return Flaw(file, number, at.sequence, "nothing tells how far the chain goes: head.json is missing")
@@ -219,7 +228,7 @@ def verify(
     """Go over a whole chain.
 
     Args:
-        files: name and lines, in the order of the chain.
+        files: name (``segment-00000001.jsonl``, after a path) and lines, in the order of the chain.
         head: what stands beside the files; read before them.
         keys: any of which must have signed each signed head, and `head`; none to leave signatures unchecked.
         anchors: where the chain stood at some time, as was noted elsewhere.

@@ -254,7 +254,6 @@ class Recorder:
         chain = self._chain
         while self._slice_items or self._unwritten or self._lines or self.lost > self._told_lost:
             if chain.full:
-                chain.rotate()
                 chain.retain()
             self._tell_of_loss()
             while self._lines:

@@ -119,11 +119,13 @@ class MembershipMetrics(Collector):
         capable = GaugeMetricFamily(
             "phoenixflight_capability_members", "Agents by capability and state.", labels=["capability", "state"]
         )
-        counts = Counter((name, agent.state.value) for agent in agents for name in agent.capabilities)
-        named = set(sorted({name for name, _ in counts})[:MAX_CAPABILITIES])
-        for (name, state), count in sorted(counts.items()):
-            if name in named:
-                capable.add_metric([name, state], count)
+        counts: dict[AgentState, Counter[str]] = {each: Counter() for each in AgentState}
+        for agent in agents:
+            counts[agent.state].update(agent.capabilities)
+        for name in sorted(set().union(*counts.values()))[:MAX_CAPABILITIES]:
+            for each, of in counts.items():
+                if name in of:
+                    capable.add_metric([name, each.value], of[name])
         yield capable
 
     def _rings(self) -> Iterable[Metric]:

@@ -14,6 +14,7 @@ import pytest
 from gateway.overload import Level
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, client_context, member
+from tests.fleet import numbers
 from tests.membership.registering import registering, soon
 from tests.waiting import eventually
 
@@ -309,3 +310,8 @@ def test_a_request_that_waited_at_the_door_arrives_whole(raw_agent, start_gatewa
             return [each.content for each in answers]
 
     assert asyncio.run(all_at_once()) == bodies
+    handoffs = eventually(lambda: len(gateway.handoffs()) == len(bodies) and gateway.handoffs())
+    waited_ms = sum(handoff["waited_ms"] for handoff in handoffs)
+    assert waited_ms > 0
+    summed = numbers(gateway.admin("/metrics").text, "phoenixflight_phase_duration_seconds_sum")['phase="receive"']
+    assert summed == pytest.approx(waited_ms / 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 import signal
 import socket
@@ -28,6 +29,7 @@ from gateway.recorder.segments import segments_in
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, POLICY, RawAgent, RunningGateway, StartGateway, eventually, member, write_policy
 from tests.fleet import numbers
+from tests.redis_server import RedisServer
 
 RECORDER = {"recorder": {"folder": "recorder"}}
 REFUSED = "urn:phoenixflight:not-recorded"
@@ -308,3 +310,23 @@ def test_a_full_disk_refuses_packets_or_lets_them_go_on_and_nothing_is_lost_when
     verified(gateway)
     assert {each.flight_id for each in records(gateway)} >= set(sending.answered)
     assert (sending.refused == 0) == (on_failure == "continue")
+
+
+@pytest.mark.slow
+def test_each_worker_has_a_chain_and_one_that_replaces_another_goes_on_with_it(
+    agent: RawAgent, start_gateway: StartGateway, redis: RedisServer
+) -> None:
+    gateway = start_gateway([member(agent.port)], workers=2, redis={"url": redis.url}, **RECORDER)
+    folder = gateway.folder / "recorder"
+    with load(gateway):
+        eventually(lambda: len(records(gateway)) > 5)
+        first = gateway.admin("/status").json()["workers"][0]["pid"]
+        os.kill(first, signal.SIGKILL)
+        restarts = {"": 1}
+        eventually(lambda: numbers(gateway.admin("/metrics").text, "phoenixflight_worker_restarts_total") == restarts)
+        eventually(lambda: all(each["status"] for each in gateway.admin("/status").json()["workers"]), 40)
+        before = len(records(gateway))
+        eventually(lambda: len(records(gateway)) > before + 5, 30)
+    gateway.stop()
+    verified(gateway)
+    assert sorted(path.name for path in folder.iterdir()) == ["chain-0", "chain-1"]

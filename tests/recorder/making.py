@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.decision import Evidence, Snapshot, decide
 from gateway.handoff import Handoff, Outcome
 from gateway.identity import Principal, SpiffeId
 from gateway.messages import RequestHead
 from gateway.packet import fields as names
+from gateway.packet.keys import Key
 from gateway.recorder import Record, RecorderSpec
 from gateway.recorder.chain import Kind
-from gateway.recorder.heads import Signer
+from gateway.recorder.heads import Signer, load_signer, load_verifier
 from gateway.recorder.record import record_of
 from gateway.recorder.segments import ChainFolder
 from gateway.recording import Decided
@@ -25,6 +29,15 @@ from tests.policy.worlds import ALLOW, NOON, PLANNER, policy, snapshot
 
 _numbers = itertools.count(1)
 FORCE = snapshot(policy("p", ["*"], ALLOW))
+
+
+def key_pair(private: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> tuple[Signer, Key]:
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return load_signer(pem), load_verifier(public)
+
+
+SIGNER, KEY = key_pair(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 
 
 class Clock:
@@ -98,6 +111,5 @@ def add(chain: ChainFolder, *records: Record) -> None:
     """Have the chain keep them, as a gateway does."""
     for each in records:
         if chain.full:
-            chain.rotate()
             chain.retain()
         chain.append([(Kind.HANDOFF, msgspec.json.encode(each))])
