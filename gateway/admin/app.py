@@ -7,7 +7,6 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -27,6 +26,7 @@ from gateway.admin.snapshot import described
 from gateway.admin.stream import live_routes
 from gateway.proxy import exchange
 from gateway.proxy.codec import HTTP2_IMPLEMENTATION
+from gateway.telemetry.exposition import OPENMETRICS, PLAIN, asks_for_openmetrics, in_slices
 
 if TYPE_CHECKING:
     from gateway.control.gateway import Gateway
@@ -49,17 +49,16 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if not gateway.ready:
-            return PlainTextResponse("not ready: starting or draining\n", status_code=503)
-        waiting = gateway.membership.waiting
-        if waiting:
-            return PlainTextResponse(f"not ready: no list of members yet from {waiting}\n", status_code=503)
+        if gateway.unready:
+            return PlainTextResponse(f"not ready: {gateway.unready}\n", status_code=503)
         return PlainTextResponse("ready\n")
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         if gateway.plane is not None:
             gateway.plane.records.settle()
-        return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        openmetrics = asks_for_openmetrics(request.headers.get("accept", ""))
+        text = await in_slices(gateway.metrics.pieces(openmetrics=openmetrics))
+        return Response(text, media_type=OPENMETRICS if openmetrics else PLAIN)
 
     async def status(_: Request) -> Response:
         told = gateway.status

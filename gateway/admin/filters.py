@@ -10,7 +10,7 @@ from gateway.handoff import Handoff, Outcome
 
 NAMES = ("capability", "outcome", "from", "agent", "conversation", "task")
 """What a query filters by."""
-_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome) - {Outcome.OPEN.value}
 
 
 class Filter(msgspec.Struct, frozen=True, rename={"caller": "from"}):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from gateway.admin.access import Access
 from gateway.admin.merged_routes import merged_routes
 from gateway.admin.operators import session_routes
 from gateway.admin.workers import WorkerReply, Workers
+from gateway.telemetry.exposition import OPENMETRICS, PLAIN, asks_for_openmetrics
 from gateway.telemetry.merged import MergedMetrics
 
 MISSING_S = 5.0
@@ -36,7 +36,7 @@ def make_merged_app(workers: Workers, access: Access) -> Starlette:
             return PlainTextResponse(f"not ready: {'; '.join(reasons)}\n", status_code=503)
         return PlainTextResponse("ready\n")
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         replies = await workers.ask("/metrics")
         texts = {
             f"{each.number}.{each.restarts}": each.answer.text if each.answer is not None else None for each in replies
@@ -49,7 +49,9 @@ def make_merged_app(workers: Workers, access: Access) -> Starlette:
             "Workers that ended and were replaced.",
             value=sum(each.restarts for each in replies),
         )
-        return Response(merged.merge(texts, (up, restarts)), media_type=CONTENT_TYPE_LATEST)
+        openmetrics = asks_for_openmetrics(request.headers.get("accept", ""))
+        text = merged.merge(texts, (up, restarts), openmetrics=openmetrics)
+        return Response(text, media_type=OPENMETRICS if openmetrics else PLAIN)
 
     async def status(_: Request) -> Response:
         replies = await workers.ask("/status")

@@ -13,10 +13,10 @@ from gateway.proxy.records import recorded
 
 
 def under_way(plane: DataPlane) -> Iterator[Ended]:
-    """Packets that have been decided and have not ended; their outcome is of no account."""
+    """Packets that have been decided and have not ended."""
     now = perf_counter()
     for exchange in plane.exchanges():
         if isinstance(exchange, Exchange) and exchange.forward is not None and not exchange.finished:
             gateway_s = (exchange.decided or now) - exchange.started
-            handoff = recorded(exchange, Outcome.COMPLETED, None, gateway_s, now - exchange.started)
+            handoff = recorded(exchange, Outcome.OPEN, None, gateway_s, now - exchange.started)
             yield Ended(handoff, exchange.forward.packet, exchange.head)

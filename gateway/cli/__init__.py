@@ -10,6 +10,7 @@ from gateway.cli.demo import demo
 from gateway.cli.explain import explain
 from gateway.cli.packet import app as packet
 from gateway.cli.policy import app as policy
+from gateway.cli.recorder import app as recorder
 from gateway.cli.ring import app as ring
 from gateway.cli.run import run
 from gateway.cli.status import status
@@ -25,6 +26,7 @@ app.command()(demo)
 app.add_typer(certs, name="certs")
 app.add_typer(packet, name="packet")
 app.add_typer(policy, name="policy")
+app.add_typer(recorder, name="recorder")
 app.add_typer(ring, name="ring")
 
 

@@ -21,6 +21,9 @@ MAX_HANDOFFS = 20_000
 """Looked back at, at most."""
 MAX_ROWS = 12
 MAX_REFUSALS = 8
+_NUMBERS = frozenset({"in flight", "share", "handoffs", "refused", "failed", "p50 ms", "p99 ms"})
+_TEXTS = frozenset({"from", "detail", "why"})
+"""Columns that give way where a line is too long."""
 _STYLES = {"ready": "green", "draining": "yellow", "ejected": "red", "retired": "dim"}
 
 
@@ -120,8 +123,9 @@ class Frame:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
-        right = column in ("in flight", "share", "handoffs", "refused", "failed", "p50 ms", "p99 ms")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+        table.add_column(
+            column, justify="right" if column in _NUMBERS else "left", no_wrap=column not in _TEXTS, overflow="fold"
+        )
     return table
 
 

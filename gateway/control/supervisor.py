@@ -57,7 +57,11 @@ class Worker:
         self._admin = socket.socket(socket.AF_UNIX)
         self._admin.bind(str(path))
         self._admin.listen()
-        self._client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://worker")
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(path)),
+            base_url="http://worker",
+            headers={"accept": "application/openmetrics-text, */*;q=0.1"},  # it has the exemplars
+        )
         self._command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(config), "--worker"]
 
     async def live(self) -> int:

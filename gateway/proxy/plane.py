@@ -62,7 +62,7 @@ _CUT_OFF = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", r
 class Telemetry(Protocol):
     """Where the data plane reports to."""
 
-    def begin_trace(self, traceparent: bytes, now: float) -> Trace:
+    def begin_trace(self, decided: Decided) -> Trace:
         """The trace context that goes on to the agent."""
 
     def decision(self, decided: Decided) -> None:
@@ -201,7 +201,7 @@ class DataPlane:
             self.loop.call_soon(self._judge_some)
 
     def exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
-        """Everything under way."""
+        """Everything that is open."""
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admin.conversations import MAX_SHOWN, _whole
+from gateway.admin.conversations import MAX_SHOWN, amounts, whole
 from gateway.admin.forest import MAX_DEPTH, Node, forest
 from gateway.admin.live import Ended
 from gateway.handoff import Handoff, Outcome
 from gateway.messages import RequestHead
 from tests.admin.operators import held, operator, packet, with_token
-from tests.conftest import RunningGateway, StartGateway, member
+from tests.conftest import RawAgent, RunningGateway, StartGateway, member
 from tests.waiting import eventually
 
 TIME = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -83,48 +83,60 @@ def test_a_conversation_under_way_shows_what_is_open(raw_agent, start_gateway: S
         assert (node["flight_id"], node["outcome"]) == ("open-1", "completed")
 
 
-class Kept(msgspec.Struct, omit_defaults=True, rename={"caller": "from"}):
-    """A record as a recorder has it: a handoff's fields, and some more."""
+def test_the_recorder_tells_of_what_memory_has_forgotten(
+    raw_agent, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    spec = {"admin_spec": with_token(tmp_path), "recorder": {"folder": str(tmp_path / "records")}}
+    gateway = start_gateway([member(raw_agent(spending).port)], **spec)
+    with gateway.client() as client:
+        for name, parent in (("a", {}), ("b", {"parent": "a"})):
+            head = packet(name, conversation="c", task="t", budget="tokens=9, hops=4", timeout="9000", **parent)
+            assert client.post("/run", headers=head).status_code == 200
+    assert gateway.stop() == 0
+    gateway.start_again()
+    with gateway.client() as client:
+        assert client.post("/run", headers=packet("d", conversation="c", parent="b")).status_code == 200
+    with operator(gateway) as admin:
+        told = admin.get("/conversations/c").json()
+        assert (told["source"], ids(told["handoffs"])) == ("recorder", ["a", ["b", ["d"]]])
+        (first,) = told["handoffs"]
+        assert first["allowed"] == {
+            "policy": "test", "rule": "agents", "budget": {"tokens": 9, "hops": 4}, "hops": 4, "timeout_ms": 9000
+        }  # fmt: skip
+        assert first["spent"] == first["children"][0]["children"][0]["spent"] == {"tokens": 5}
+        assert ids(admin.get("/tasks/t").json()["handoffs"]) == ["a", ["b"]]
+        for path in (tmp_path / "records").rglob("*"):
+            if path.is_file() and "seg" in path.name:
+                path.write_bytes(path.read_bytes().replace(b'"outcome":"completed"', b'"outcome":"perfected"'))
+        broken = admin.get("/conversations/c")
+        assert (broken.status_code, "cannot be read" in broken.json()["why"]) == (503, True)
 
-    time: datetime
-    outcome: Outcome
-    flight_id: str = ""
-    parent: str = ""
-    conversation: str = ""
-    policy: str = ""
-    rule: str = ""
-    budget: dict[str, int] = {}
-    hops: int = 0
-    usage: dict[str, int] = {}
+
+def spending(agent: RawAgent, connection: Any) -> None:
+    while True:
+        agent.read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nflight-usage: tokens=5\r\n\r\nok")
 
 
-class Recorder:
-    """Has what it was given."""
-
-    def __init__(self, *kept: Kept) -> None:
-        self._kept = kept
-
-    def records(
-        self, *, conversation: str | None = None, task: str | None = None, flight_id: str | None = None
-    ) -> Iterator[msgspec.Struct]:
-        return iter(each for each in self._kept if each.conversation == conversation)
-
-
-def test_what_the_recorder_has_comes_first_and_what_it_has_not_written_yet_is_added() -> None:
-    old = Kept(TIME, Outcome.COMPLETED, "a", "", "c", "p", "r", {"tokens": 9}, 4, {"tokens": 2})
+def test_what_is_shown_of_a_conversation_is_bounded_and_memory_knows_best_what_is_open() -> None:
     head = RequestHead(b"POST", b"https", b"mesh", b"/", [])
-    same = Ended(Handoff(TIME, Outcome.COMPLETED, "a", "c"), None, head)
-    fresh = Ended(Handoff(TIME + timedelta(seconds=1), Outcome.COMPLETED, "b", "c", parent="a"), None, head)
-    open_ = Ended(Handoff(TIME + timedelta(seconds=2), Outcome.COMPLETED, "d", "c", parent="b"), None, head)
-    whole = _whole("conversation", "c", Recorder(old), [same, fresh], [open_])
-    assert (whole.source, ids(whole.handoffs)) == ("recorder", ["a", ["b", ["d"]]])
-    (first,) = whole.handoffs
-    assert first["allowed"] == {"policy": "p", "rule": "r", "budget": {"tokens": 9}, "hops": 4}
-    assert first["spent"] == {"tokens": 2}
-    assert first["children"][0]["children"][0]["outcome"] == "open"
-    many = [Kept(TIME + timedelta(seconds=at), Outcome.COMPLETED, f"p{at}", "", "c") for at in range(MAX_SHOWN + 5)]
-    whole = _whole("conversation", "c", Recorder(*many), [], [])
-    assert (whole.more, len(whole.handoffs)) == (True, MAX_SHOWN)
+
+    def of(at: int, outcome: Outcome = Outcome.COMPLETED) -> Ended:
+        return Ended(Handoff(TIME + timedelta(seconds=at), outcome, f"p{at}", "c", parent=f"p{at - 1}"), None, head)
+
+    found = whole("conversation", "c", None, [of(at) for at in range(MAX_SHOWN + 5)])
+    assert found.more
+    assert sum(1 for _ in walk(found.handoffs)) == MAX_SHOWN
+    (node,) = whole("conversation", "c", None, [of(0, Outcome.OPEN), of(0)]).handoffs
+    assert node["outcome"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("tokens=812, usd=1.5, hops=2", {"tokens": 812, "hops": 2}), ("", {}), ("812 tokens", {}), ("\xff=1", {})],
+)
+def test_of_what_an_agent_says_it_spent_whole_numbers_count(text: str, found: dict[str, int]) -> None:
+    assert amounts(text) == found
 
 
 NAMES = st.sampled_from(["", "a", "b", "c", "d", "e"])
