@@ -9,7 +9,7 @@ FUZZ_MINUTES ?= 1
 FUZZ_TARGETS ?= packet envelope http1-request http1-response http2-caller http2-agent policy members
 SOAK_MINUTES ?= 10
 
-.PHONY: install demo test native lint schema docs audit bench wheel run fuzz soak clean
+.PHONY: install demo test native lint schema docs audit bench wheel wheelhouse chart image-rehearsal run fuzz soak clean
 
 install: $(VENV)/.demo
 
@@ -62,6 +62,19 @@ bench: $(BENCH_VENV)/.bench
 
 wheel:
 	tools/compiled-wheel
+
+# What an image is built from where PyPI cannot be reached.
+wheelhouse: $(VENV)/.dev
+	tools/wheelhouse $(BIN)/python
+
+# What follows from the chart's values.yaml, and the chart's copies of alerts and dashboards.
+chart: $(VENV)/.dev
+	$(BIN)/python tools/write-chart
+
+# Builds the image from the Dockerfile as it is, and runs it; takes root, buildah, debootstrap and some minutes.
+image-rehearsal: $(VENV)/.dev
+	tools/image-rehearsal $(BIN)/python
+	$(BIN)/pytest tests/delivery/test_image.py
 
 run: $(VENV)/.demo
 	test -f certs/ca.pem || $(BIN)/phoenixflight certs dev --out certs

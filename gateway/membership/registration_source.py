@@ -90,6 +90,11 @@ class RegistrationSource:
         """Always: agents come by themselves."""
         return True
 
+    @property
+    def lacking(self) -> str:
+        """Nothing."""
+        return ""
+
     def watches(self) -> Mapping[str, tuple[str, float]]:
         """Nothing."""
         return {}

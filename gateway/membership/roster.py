@@ -31,6 +31,11 @@ class Source(Protocol):
         """Whether it has heard once of everybody there is."""
         ...
 
+    @property
+    def lacking(self) -> str:
+        """Which rights it would have to be given for that, in words; empty when none is known to be missing."""
+        ...
+
     async def run(self) -> None:
         """Follow what changes, until cancelled."""
 

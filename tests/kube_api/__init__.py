@@ -118,6 +118,12 @@ class KubeApi:
     def requests(self, verb: str = "", plural: str = "") -> list[dict[str, Any]]:
         return [each for each in self.tell("requests") if verb in ("", each["verb"]) and plural in ("", each["plural"])]
 
+    def grant(self, account: str, *objects: Object) -> None:
+        """From now on the token is that of `account`, ``namespace/name``, with no rights but those of the Roles,
+        ClusterRoles and bindings among `objects`.
+        """
+        self.tell("grant", account=account, objects=objects)
+
     def rotate_token(self, token: str, *, file: bool = True) -> None:
         """Only `token` is good from now on; `file` says whether the pod's file has it already."""
         if file:

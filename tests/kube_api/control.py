@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.kube_api.rbac import Rights
 from tests.kube_api.serve import Fault, KubeServer
 from tests.kube_api.store import KINDS, Object
 
@@ -67,6 +68,7 @@ class Control:
         self._api.tokens = {token}
         self._api.faults.clear()
         self._api.unserved.clear()
+        self._api.rights = None
         self._api.requests.clear()
 
     async def _do_compact(self) -> None:
@@ -87,6 +89,10 @@ class Control:
 
     async def _do_tokens(self, tokens: list[str]) -> None:
         self._api.tokens = set(tokens)
+
+    async def _do_grant(self, account: str, objects: list[Object]) -> None:
+        """Whoever has a token is this service account, ``namespace/name``, with the roles among `objects` alone."""
+        self._api.rights = Rights.of(account, objects)
 
     async def _do_bookmarks(self, seconds: float) -> None:
         self._api.bookmark_s = seconds

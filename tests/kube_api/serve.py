@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from tests.kube_api.rbac import Asked, Rights
 from tests.kube_api.store import KINDS, GoneError, Object, Store
 
 PATH = re.compile(r"(?:/api/v1|/apis/discovery\.k8s\.io/v1)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)")
@@ -52,6 +53,8 @@ class KubeServer:
         self.tokens = {token}
         self.faults: list[Fault] = []
         self.unserved: set[str] = set()
+        self.rights: Rights | None = None
+        """What whoever has a token may do; ``None`` lets them do everything."""
         self.bookmark_s = 0.2
         self.requests: list[dict[str, Any]] = []
         self.watchers: set[Watcher] = set()
@@ -71,16 +74,22 @@ class KubeServer:
         plural = matched["plural"] if matched else ""
         verb = "watch" if query.get("watch") in ("1", "true") else "list"
         bearer = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
-        seen = {"verb": verb, "plural": plural, "query": query, "at": time.monotonic(), "http": scope["http_version"]}
+        namespace = (matched["namespace"] or "") if matched else ""
+        seen = {
+            "verb": verb, "plural": plural, "namespace": namespace, "query": query, "at": time.monotonic(),
+            "http": scope["http_version"],
+        }  # fmt: skip
         self.requests.append(seen)
         if bearer not in self.tokens:
             await _refuse(send, 401, "Unauthorized", "Unauthorized")
         elif plural not in KINDS or plural in self.unserved:
             await _refuse(send, 404, "NotFound", "the server could not find the requested resource")
+        elif self.rights is not None and not self.rights.allow(asked := Asked(verb, plural, namespace)):
+            await _refuse(send, 403, "Forbidden", self.rights.refusal(asked))
         elif "sendInitialEvents" in query:
             await _refuse(send, 422, "Invalid", "sendInitialEvents is forbidden for watch by this server")
         else:
-            await self._answer(send, receive, verb, plural, matched["namespace"] or "", query)
+            await self._answer(send, receive, verb, plural, namespace, query)
 
     async def _answer(
         self, send: Any, receive: Any, verb: str, plural: str, namespace: str, query: dict[str, str]

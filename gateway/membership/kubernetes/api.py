@@ -58,6 +58,12 @@ class Kind(NamedTuple, Generic[Found]):
     model: type[Found]
     selector: str | None
 
+    @property
+    def named(self) -> str:
+        """As roles name it, with its group where it has one: ``endpointslices.discovery.k8s.io``."""
+        group = self.resource._api_info.resource.group
+        return f"{self.plural}.{group}" if group else self.plural
+
 
 SERVICES: Final = Kind("services", core_v1.Service, Service, f"{IS_AGENT}=true")
 SLICES: Final = Kind("endpointslices", discovery_v1.EndpointSlice, EndpointSlice, SERVICE_OF_SLICE)

@@ -127,8 +127,13 @@ class KubernetesSource:
 
     @property
     def complete(self) -> bool:
-        """Whether every watch has had its first list."""
-        return all(watch.listed for watch in self._watches)
+        """Whether every watch has had its first list, and may go on from it."""
+        return all(watch.listed and not watch.lacking for watch in self._watches)
+
+    @property
+    def lacking(self) -> str:
+        """The rights without which it is not complete, by verb and resource."""
+        return ", ".join(watch.lacking for watch in self._watches if watch.lacking)
 
     def watches(self) -> dict[str, tuple[str, float]]:
         """State of each watch, and seconds since its last event or bookmark, by what it is of and where."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from enum import Enum
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from gateway.membership.kubernetes.api import OPENED, Api, ApiTrouble, Event, Kind
@@ -73,6 +74,8 @@ class Watch:
         self.state = State.LISTING
         self.listed = False
         """Whether all was listed at least once."""
+        self.lacking = ""
+        """The right without which it cannot begin, by verb and resource; empty when none is known to be missing."""
         self._api = api
         self._kinds = kinds
         self._kind = kinds[0]
@@ -87,6 +90,8 @@ class Watch:
         """In a row, without a word of what happened between them; a list alone does not count as one."""
         self._heard = clock()
         self._error = ""
+        self._opened = False
+        """Whether the server ever agreed to a watch."""
 
     async def run(self) -> None:
         """List and watch until cancelled."""
@@ -104,6 +109,7 @@ class Watch:
     async def _list(self) -> None:
         self.state = State.LISTING
         for kind in self._kinds:
+            self._kind = kind
             try:
                 version, objects, unread = await self._pages(kind)
             except ApiTrouble as trouble:
@@ -112,7 +118,6 @@ class Watch:
                     raise
             else:
                 break
-        self._kind = kind
         self._version = version
         self.listed = True
         self._sink.replace(self._namespace, kind, objects, unread)
@@ -140,6 +145,8 @@ class Watch:
             async for event in events:
                 if event.type == OPENED:
                     self.state = State.WATCHING
+                    self._opened = True
+                    self.lacking = ""
                     continue
                 self._failures = 0
                 if event.type != "BOOKMARK":
@@ -157,12 +164,14 @@ class Watch:
 
     def _heard_something(self) -> None:
         self._heard = self._clock()
-        if self._error:
+        if self._error and not self.lacking:
             log.info("kubernetes %s: well again", self)
             self._error = ""
 
     async def _recover(self, trouble: ApiTrouble) -> None:
         self.state = State.BACKING_OFF
+        if trouble.status == HTTPStatus.FORBIDDEN:
+            trouble = self._forbidden(trouble)
         if str(trouble) != self._error:
             log.warning("kubernetes %s: %s", self, trouble)
         self._error = str(trouble)
@@ -173,6 +182,14 @@ class Watch:
             # Addresses, roots and tokens may be others by now.
             await self._api.close()
         await self._sleep(trouble.retry_after_s + pause_s(self._failures, self._entropy()))
+
+    def _forbidden(self, trouble: ApiTrouble) -> ApiTrouble:
+        """The same trouble, with the right that is missing."""
+        verb = "watch" if self._version else "list"
+        right = f"may not {verb} {self._kind.named} in {self._namespace or 'all namespaces'}"
+        if not self._opened:
+            self.lacking = right
+        return ApiTrouble(f"{right}: {trouble}", status=trouble.status, retry_after_s=trouble.retry_after_s)
 
     def __str__(self) -> str:
         return f"{self._kind.plural} in {self._namespace or 'all namespaces'}"

@@ -32,12 +32,10 @@ def test_the_example_of_a_service_offers_what_the_page_says() -> None:
 
 def test_the_rights_are_those_to_read_what_is_watched_and_no_more() -> None:
     account, role, binding = yaml.safe_load_all(YAML[2])
-    asked = {
-        (kind.resource._api_info.resource.group, kind.plural) for kind in (api.SERVICES, api.SLICES, api.ENDPOINTS)
-    }
+    asked = {(kind.resource._api_info.resource.group, kind.plural) for kind in (api.SERVICES, api.SLICES)}
     granted = {(group, each) for rule in role["rules"] for group in rule["apiGroups"] for each in rule["resources"]}
     assert granted == asked
-    assert all(rule["verbs"] == ["get", "list", "watch"] for rule in role["rules"])
+    assert all(rule["verbs"] == ["list", "watch"] for rule in role["rules"])
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert {"kind": "ServiceAccount", **account["metadata"]} in binding["subjects"]
 
