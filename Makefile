@@ -9,7 +9,9 @@ FUZZ_MINUTES ?= 1
 FUZZ_TARGETS ?= packet envelope http1-request http1-response http2-caller http2-agent policy members
 SOAK_MINUTES ?= 10
 
-.PHONY: demo test native lint schema bench wheel wheelhouse chart image-rehearsal run fuzz soak clean
+.PHONY: install demo test native lint schema docs audit bench wheel wheelhouse chart image-rehearsal run fuzz soak clean
+
+install: $(VENV)/.demo
 
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
@@ -37,6 +39,14 @@ lint: $(VENV)/.dev
 
 schema: $(VENV)/.dev
 	$(BIN)/python tools/write-schema
+
+# The documentation as a site, in site/.  A link that leads nowhere fails it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# What users get with it: is anything of it known to be vulnerable, and may we pass it on?
+audit: $(VENV)/.audit
+	$(BIN)/python tools/audit
 
 # Each target for so many minutes; what is found breaks off and lies in .fuzz/.
 fuzz: $(VENV)/.dev
@@ -80,7 +90,15 @@ $(VENV)/.demo: $(VENV)/.pip
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[fast,demo]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[fast,demo]' --group dev --group examples
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+$(VENV)/.audit: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --editable '.[fast,redis,kubernetes,plot,demo]' --group audit
 	touch $@
 
 # The bench runs as production does: on the fastest Python there is, an optimised build where one is installed, and
@@ -94,4 +112,4 @@ $(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py' -o -name 
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) certs bench/out gateway/proxy/codec/_nghttp2*.so
+	rm -rf $(VENV) $(BENCH_VENV) certs site bench/out gateway/proxy/codec/_nghttp2*.so

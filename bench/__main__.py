@@ -66,16 +66,7 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phoenixflight-bench-")))
         bench = Bench(folder, stack)
-        with ExitStack() as running:
-            proxies = []
-            for kind in kinds:
-                console.print(f"starting {kind.title}", highlight=False)
-                proxy = bench.launch(kind)
-                running.callback(proxy.child.stop)
-                with proxy.blamed():
-                    check(proxy)
-                proxies.append(proxy)
-            found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
+        # What is short comes first, so that a failure costs little time.
         bodies = {}
         for kind in kinds:
             if kind is not naive.NAIVE:
@@ -94,6 +85,16 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
             if kind is not naive.NAIVE:
                 console.print(f"idle connections: {kind.name}")
                 idle[kind.name] = memory.idle(kind, bench.launch, plan, bench.load_core)
+        with ExitStack() as running:
+            proxies = []
+            for kind in kinds:
+                console.print(f"starting {kind.title}", highlight=False)
+                proxy = bench.launch(kind)
+                running.callback(proxy.child.stop)
+                with proxy.blamed():
+                    check(proxy)
+                proxies.append(proxy)
+            found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
     return table.Measured(found, bodies, events, idle, flooded)
 
 

@@ -22,6 +22,8 @@ class Outcome(Enum):
     """The caller went away first."""
     REVOKED = "revoked"
     """It was under way when policy, or the end of the caller's certificate, took its permission back."""
+    OPEN = "open"
+    """It has not ended yet: in the flight recorder only, of what is long under way."""
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,12 +71,16 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     attempts: int = 0
     failed: tuple[Attempt, ...] = ()
     """The attempts before the last one."""
+    usage: str = ""
+    """What was spent, as the agent says."""
     repeated: bool = False
     """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0
     bytes_out: int = 0
     duration_ms: float = 0.0
     """From the head's arrival to the exchange's end."""
+    waited_ms: float = 0.0
+    """How long the request had waited for its turn when its head was read, which is no part of the other times."""
     gateway_ms: float = 0.0
     """The gateway's own work before the request was on its way (or refused)."""
     asked_ms: float = 0.0

@@ -54,6 +54,7 @@ class Reason(_Answer, Enum):
     UPSTREAM_MALFORMED = _Answer("upstream-malformed", 502, "The agent's answer is malformed", 13)
     NO_ELIGIBLE_AGENT = _Answer("no-eligible-agent", 503, "No eligible agent is ready", 14)
     OVERLOADED = _Answer("overloaded", 503, "The gateway is overloaded", 14)
+    NOT_RECORDED = _Answer("not-recorded", 503, "The gateway cannot record", 14)
     DRAINING = _Answer("draining", 503, "The gateway is draining", 14)
     DEADLINE_EXCEEDED = _Answer("deadline-exceeded", 504, "The packet's time is up", 4)
     INTERNAL = _Answer("internal", 500, "The gateway failed to decide", 13)

@@ -11,7 +11,8 @@ from typing import Any
 
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 """Below those that the system gives to whoever connects, which would take a port that was free a moment ago."""
-_ports = itertools.count(os.getpid() * 97)
+_ports = itertools.count(os.getpid() * 7919)
+"""Far from those of the processes that were started next to this one, which go through the same ports."""
 
 
 def free_port() -> int:

@@ -7,17 +7,26 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin import page
+from gateway.admin.access import Access
+from gateway.admin.conversations import conversation_routes
+from gateway.admin.debug import debug_routes
 from gateway.admin.explain import explain_endpoint
+from gateway.admin.members import member_routes
+from gateway.admin.operations import operation_routes
+from gateway.admin.operators import session_routes
+from gateway.admin.policies import policy_routes
 from gateway.admin.snapshot import described
+from gateway.admin.stream import live_routes
 from gateway.proxy import exchange
 from gateway.proxy.codec import HTTP2_IMPLEMENTATION
+from gateway.telemetry.exposition import OPENMETRICS, PLAIN, asks_for_openmetrics, in_slices
 
 if TYPE_CHECKING:
     from gateway.control.gateway import Gateway
@@ -33,24 +42,23 @@ def _event(event: ReloadEvent) -> dict[str, object]:
     return {"at": _text(event.at), **came_to}
 
 
-def make_app(gateway: Gateway) -> Starlette:
-    """The admin endpoints of `gateway`."""
+def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
+    """The admin endpoints of `gateway`; with `access` they say who is an operator, without it a supervisor does."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if not gateway.ready:
-            return PlainTextResponse("not ready: starting or draining\n", status_code=503)
-        waiting = gateway.membership.waiting
-        if waiting:
-            return PlainTextResponse(f"not ready: no list of members yet from {waiting}\n", status_code=503)
+        if gateway.unready:
+            return PlainTextResponse(f"not ready: {gateway.unready}\n", status_code=503)
         return PlainTextResponse("ready\n")
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         if gateway.plane is not None:
             gateway.plane.records.settle()
-        return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        openmetrics = asks_for_openmetrics(request.headers.get("accept", ""))
+        text = await in_slices(gateway.metrics.pieces(openmetrics=openmetrics))
+        return Response(text, media_type=OPENMETRICS if openmetrics else PLAIN)
 
     async def status(_: Request) -> Response:
         told = gateway.status
@@ -89,5 +97,13 @@ def make_app(gateway: Gateway) -> Starlette:
             Route("/status", status),
             Route("/snapshot", snapshot),
             Route("/explain", explain_endpoint(gateway)),
+            *live_routes(gateway.live),
+            *conversation_routes(gateway),
+            *member_routes(gateway),
+            *policy_routes(gateway),
+            *operation_routes(gateway),
+            *debug_routes(gateway),
+            *(session_routes(access) if access is not None else ()),
+            *(page.routes() if access is not None else ()),
         ]
     )

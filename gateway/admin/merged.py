@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Protocol
 
-import httpx
-from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,41 +11,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.admin import page
+from gateway.admin.access import Access
+from gateway.admin.merged_routes import merged_routes
+from gateway.admin.operators import session_routes
+from gateway.admin.workers import WorkerReply, Workers
+from gateway.telemetry.exposition import OPENMETRICS, PLAIN, asks_for_openmetrics
 from gateway.telemetry.merged import MergedMetrics
-
-
-class WorkerReply(NamedTuple):
-    """A worker, and what it answered."""
-
-    number: int
-    pid: int
-    """0 while it does not run."""
-    restarts: int
-    missing_s: float
-    """How long it has not been there; 0 while it is."""
-    starting: bool
-    """It has not been there yet."""
-    answer: httpx.Response | None
-    """``None`` when there was none."""
-
-
-class Workers(Protocol):
-    """Whoever has the workers."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether they have been told to end."""
-
-    async def ask(self, path: str) -> list[WorkerReply]:
-        """Ask each of them."""
-
 
 MISSING_S = 5.0
 """How long a worker may be missing while the others are ready: it is being replaced, and who connects to it waits."""
 
 
-def make_merged_app(workers: Workers) -> Starlette:
-    """The admin endpoints over `workers`."""
+def make_merged_app(workers: Workers, access: Access) -> Starlette:
+    """The admin endpoints over `workers`; `access` says who is an operator."""
     merged = MergedMetrics()
 
     async def healthz(_: Request) -> Response:
@@ -60,7 +36,7 @@ def make_merged_app(workers: Workers) -> Starlette:
             return PlainTextResponse(f"not ready: {'; '.join(reasons)}\n", status_code=503)
         return PlainTextResponse("ready\n")
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         replies = await workers.ask("/metrics")
         texts = {
             f"{each.number}.{each.restarts}": each.answer.text if each.answer is not None else None for each in replies
@@ -73,7 +49,9 @@ def make_merged_app(workers: Workers) -> Starlette:
             "Workers that ended and were replaced.",
             value=sum(each.restarts for each in replies),
         )
-        return Response(merged.merge(texts, (up, restarts)), media_type=CONTENT_TYPE_LATEST)
+        openmetrics = asks_for_openmetrics(request.headers.get("accept", ""))
+        text = merged.merge(texts, (up, restarts), openmetrics=openmetrics)
+        return Response(text, media_type=OPENMETRICS if openmetrics else PLAIN)
 
     async def status(_: Request) -> Response:
         replies = await workers.ask("/status")
@@ -111,6 +89,9 @@ def make_merged_app(workers: Workers) -> Starlette:
             Route("/status", status),
             Route("/snapshot", any_worker),
             Route("/explain", any_worker),
+            *merged_routes(workers),
+            *session_routes(access),
+            *page.routes(),
         ]
     )
 

@@ -14,7 +14,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from starlette.types import ASGIApp
 
-from gateway.admin.access import Access, Guarded
+from gateway.admin.access import Access, Guarded, Trusted
 from gateway.identity import IdentityError, Principal, principal_from_certificate
 
 GRACE_S = 3.0
@@ -69,9 +69,9 @@ class AdminServer:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        app = self._app
+        app: ASGIApp = Trusted(self._app)
         if self._access is not None:
-            app = Guarded(app, self._access, _principal(writer.get_extra_info("ssl_object")))
+            app = Guarded(self._app, self._access, _principal(writer.get_extra_info("ssl_object")))
         loop = asyncio.get_running_loop()
         await TCPServer(ASGIWrapper(app), loop, self._config, self._worker, {}, reader, writer)  # type: ignore[arg-type]
 

@@ -11,18 +11,24 @@ from gateway.cli.explain import explain
 from gateway.cli.health import RAW, health
 from gateway.cli.packet import app as packet
 from gateway.cli.policy import app as policy
+from gateway.cli.recorder import app as recorder
 from gateway.cli.ring import app as ring
 from gateway.cli.run import run
+from gateway.cli.status import status
+from gateway.cli.top import top
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.command()(run)
 app.command()(check)
 app.command()(explain)
+app.command()(status)
+app.command()(top)
 app.command(context_settings=RAW)(health)
 app.command()(demo)
 app.add_typer(certs, name="certs")
 app.add_typer(packet, name="packet")
 app.add_typer(policy, name="policy")
+app.add_typer(recorder, name="recorder")
 app.add_typer(ring, name="ring")
 
 

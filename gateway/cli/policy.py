@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from gateway.cli.run import DEFAULT_CONFIG, ConfigOption
@@ -20,6 +19,8 @@ from gateway.membership.file import load_agents
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
 from gateway.policy_cases import PolicyTest, failures
+from gateway.recorder import Reader
+from gateway.recorder.record import recorded
 from gateway.recording import Flip, Recorded, flip, redecide
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -54,7 +55,7 @@ def test(
 
 @app.command()
 def replay(
-    recording: Annotated[Path, typer.Option("--from", help="What a gateway recorded (spec.telemetry.recording).")],
+    recording: Annotated[Path, typer.Option("--from", help="What gateways recorded (spec.recorder.folder).")],
     candidate: Annotated[Path, typer.Option("--with", help="The policies to try: a folder, or a file.")],
     members: Annotated[Path | None, typer.Option(help="The agents.  Default: those of --config.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -87,15 +88,14 @@ def replay(
 
 def _redecided(recording: Path, snapshot: Snapshot) -> Iterator[tuple[Recorded, Recorded]]:
     """Each record with what would become of its packet; what policy was never asked about stays as it was."""
-    decode = msgspec.json.Decoder(Recorded).decode
     try:
-        with recording.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    before = decode(line)
-                    yield before, redecide(before, snapshot) if before.judged else before
-                except (ValueError, msgspec.DecodeError) as error:
-                    raise DocumentError([Problem(str(recording), number, 1, f"no record: {error}")]) from None
+        for record in Reader(recording).records():
+            before = recorded(record)
+            try:
+                yield before, redecide(before, snapshot) if before.judged else before
+            except ValueError as error:
+                message = f"no record, {before.flight_id}: {error}"
+                raise DocumentError([Problem(str(recording), 1, 1, message)]) from None
     except OSError as error:
         raise DocumentError([Problem(str(recording), 1, 1, error.strerror or str(error))]) from None
 

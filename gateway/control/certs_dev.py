@@ -42,13 +42,16 @@ class Authority:
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a file holds something else.
+            ValueError: a file holds something else, or the key is another one's.
 
         """
         loaded = serialization.load_pem_private_key(key.read_bytes(), password=None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise ValueError(f"{key}: expected an EC key")
-        return cls(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
+        own = x509.load_pem_x509_certificate(certificate.read_bytes())
+        if own.public_key() != loaded.public_key():
+            raise ValueError(f"{key}: not the key of {certificate}")
+        return cls(own, loaded)
 
     def issue(
         self, now: datetime, *, uris: Sequence[str] = (), dns: Sequence[str] = (), days: float = LEAF_DAYS

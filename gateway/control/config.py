@@ -13,6 +13,7 @@ from gateway.admin.access import is_loopback, read_token
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
+    Document,
     DocumentError,
     Duration,
     ErrorAt,
@@ -30,7 +31,12 @@ from gateway.membership.file import parse_address
 from gateway.membership.health import HealthSpec
 from gateway.membership.kubernetes import KubernetesSpec
 from gateway.overload import OverloadSpec
+from gateway.recorder import RecorderSpec
+from gateway.recorder.heads import load_signer
+from gateway.recorder.segments import probe
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
+from gateway.telemetry.otlp import trust
+from gateway.telemetry.spec import TelemetrySpec
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
 Principals = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
@@ -99,30 +105,6 @@ class Admin(Spec):
         return self
 
 
-def _http_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError(f"expected an http:// or https:// URL, not {text[:80]!r}")
-    return text
-
-
-class TracingSpec(Spec):
-    """Where spans go."""
-
-    otlp_endpoint: Annotated[str, AfterValidator(_http_url)]
-    sample_ratio: float = Field(default=0.01, ge=0, le=1)
-    """Share of handoffs without trace context that are sampled; the others follow their caller."""
-
-
-class TelemetrySpec(Spec):
-    """What is recorded where."""
-
-    access_log: str = Field(default="stdout", min_length=1)
-    """``stdout``, ``none``, or a file."""
-    recording: Path | None = None
-    """A file of decisions, one in each line, for ``phoenixflight policy replay``; without one, none are kept."""
-    tracing: TracingSpec | None = None
-
-
 class Limits(Spec):
     """Bounds; each says what happens when it is reached."""
 
@@ -163,7 +145,8 @@ class Limits(Spec):
     response_timeout_s: Annotated[Duration, Field(alias="responseTimeout", gt=0)] = 300.0
     """From the whole request to the head of the agent's answer; then 504."""
     stream_idle_timeout_s: Annotated[Duration, Field(alias="streamIdleTimeout", gt=0)] = 300.0
-    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended."""
+    """An answer under way, or a tunnel, on which nothing moves in either direction; then it is ended.  A caller that
+    reads nothing of what waits for it has as long, too; then its connection is reset."""
     max_stream_duration_s: Annotated[Duration | None, Field(alias="maxStreamDuration", gt=0)] = None
     """A request with its answer, however lively; then it is ended.  Without one, a live stream lives on."""
     sse_keep_alive_s: Annotated[Duration | None, Field(alias="sseKeepAlive", gt=0)] = None
@@ -275,6 +258,8 @@ class GatewaySpec(Spec):
     connect_authority: CertificateAuthority | None = None
     """The CA that signs for ``*.flight.internal`` inside CONNECT tunnels; without one there are no tunnels."""
     telemetry: TelemetrySpec = TelemetrySpec()
+    recorder: RecorderSpec | None = None
+    """The audit trail; without one, nothing is recorded."""
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
     overload: OverloadSpec = OverloadSpec()
@@ -317,8 +302,8 @@ def load_config(path: Path) -> GatewaySpec:
 
     """
     text = read_text(path)
-    _, document = single(text, str(path), "Gateway", GatewayDocument)
-    spec = document.spec
+    document, content = single(text, str(path), "Gateway", GatewayDocument)
+    spec = content.spec
     # Symlinks stay: Kubernetes replaces the folder that a mounted file's link leads to.
     base = path.absolute().parent
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
@@ -342,12 +327,29 @@ def load_config(path: Path) -> GatewaySpec:
         )
     if spec.admin.token_file is not None:
         changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    files: dict[str, object] = {}
-    if spec.telemetry.access_log not in ("stdout", "none"):
-        files["access_log"] = str(base / spec.telemetry.access_log)
-    if spec.telemetry.recording is not None:
-        files["recording"] = base / spec.telemetry.recording
-    changes["telemetry"] = spec.telemetry.model_copy(update=files)
+    changes["telemetry"] = telemetry = spec.telemetry.under(base)
+    for collector in (telemetry.logs, telemetry.tracing):
+        if collector is not None:
+            trust(collector)  # while there is somebody to tell
+    if spec.recorder is not None:
+        changes["recorder"] = _checked_recorder(spec.recorder, base, document)
+    return spec.model_copy(update=changes)
+
+
+def _checked_recorder(spec: RecorderSpec, base: Path, document: Document) -> RecorderSpec:
+    changes: dict[str, object] = {"folder": base / spec.folder}
+    try:
+        probe(base / spec.folder)
+    except OSError as error:
+        message = f"spec.recorder.folder: {base / spec.folder} cannot be written: {error.strerror or error}"
+        raise DocumentError([document.problem(("spec", "recorder", "folder"), message)]) from None
+    if spec.key is not None:
+        changes["key"] = base / spec.key
+        try:
+            load_signer((base / spec.key).read_bytes())
+        except (OSError, ValueError) as error:
+            message = f"spec.recorder.key: {base / spec.key} cannot be used: {error}"
+            raise DocumentError([document.problem(("spec", "recorder", "key"), message)]) from None
     return spec.model_copy(update=changes)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import ssl
 import sys
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 
 from gateway.admin.access import Access
 from gateway.admin.app import make_app
+from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
 from gateway.control import snapshot as snapshots
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
@@ -45,19 +48,28 @@ from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.retries import RetryLimits
 from gateway.proxy.sockets import listening
+from gateway.proxy.under_way import begun_between
 from gateway.proxy.upstream import UpstreamLimits
+from gateway.recorder import Reader, Recorder
+from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
-from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.otlp import access_log as logged
+from gateway.telemetry.otlp import access_log_readings, tracing_readings
+from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
+from gateway.telemetry.recorder import RecorderMetrics
 from gateway.telemetry.telemetry import Telemetry
-from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+OPEN_AFTER_S = 10.0
+"""A packet that is under way for longer is recorded as open, before its end is."""
+OPEN_INTERVAL_S = 2.0
 
 
 class Gateway:
@@ -91,8 +103,9 @@ class Gateway:
         self.status.history.append(ReloadEvent(now, self._snapshot.revision))
         _log_warnings(self.status)
         _log_lists(self._tls)
-        self.metrics = Metrics()
-        self.metrics.certificate_ends = lambda: self._tls.ends()
+        self.metrics = Metrics(config.telemetry.metrics.principal_group)
+        self.metrics.ready = lambda: self.ready and not self.membership.waiting
+        self.metrics.certificate_lives = lambda: self._tls.lives()
         self.metrics.revision = self._snapshot.revision
         self.member_metrics = MembershipMetrics(
             Readings(
@@ -126,12 +139,17 @@ class Gateway:
             )
         )
         self.recent = Recent()
+        self.live = Live(self._now)
+        self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
+        """What the flight recorder has, where there is one."""
         self.ready = False
         self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._files_changed = False
         self._insisted = False
+        self._waiting: list[asyncio.Future[tuple[str, ...]]] = []
+        """For whatever has changed by now to be in force."""
 
     @property
     def tls(self) -> TlsContexts:
@@ -142,6 +160,29 @@ class Gateway:
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._snapshot
+
+    @property
+    def policy_files(self) -> Mapping[str, str]:
+        """Where each policy stands, by its name."""
+        return self._loaded.policy_files
+
+    @property
+    def unready(self) -> str:
+        """Why it should not be sent packets; empty when it should."""
+        if not self.ready:
+            return "starting or draining"
+        if self.plane is not None and self.plane.door.unrecorded:
+            return "packets cannot be recorded"
+        waiting = self.membership.waiting
+        return f"no list of members yet from {waiting}" if waiting else ""
+
+    def _now(self) -> Now:
+        plane, ready = self.plane, not self.unready
+        if plane is None:
+            return Now(ready, self.status.revision, 0, 0, 0.0, 0)
+        connections = sum(len(each.connections) for each in plane.listeners)
+        monitor = plane.monitor
+        return Now(ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level)
 
     def _clocks(self) -> dict[tuple[str, str], int]:
         counts = self.plane.lifetimes.counts if self.plane is not None else {}
@@ -165,13 +206,16 @@ class Gateway:
         config = self.config
         loop = asyncio.get_running_loop()
         spec = config.telemetry
-        log_file = None if spec.access_log == "stdout" else Path(spec.access_log)
+        recorder = self._recorder(loop)
+        tracing, access_log = traced(spec.tracing), logged(spec, loop)
+        for readings in (tracing_readings(tracing), access_log_readings(access_log)):
+            self.metrics.registry.register(Counters(readings))
         telemetry = Telemetry(
             self.metrics,
-            Tracing(spec.tracing.otlp_endpoint, spec.tracing.sample_ratio) if spec.tracing else Tracing(),
+            tracing,
             self.recent,
-            LineWriter(loop, "access log", log_file) if spec.access_log != "none" else None,
-            LineWriter(loop, "recording", spec.recording) if spec.recording else None,
+            access_log,
+            sinks=(self.live.add, *((recorder.add,) if recorder is not None else ())),
         )
         limits = config.limits
         plane = self.plane = DataPlane(
@@ -229,7 +273,7 @@ class Gateway:
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._insist)
+        loop.add_signal_handler(signal.SIGHUP, self.insist)
         if self._inherited is not None:
             loop.add_reader(0, self._orphaned)
         admin = self._admin()
@@ -240,8 +284,10 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
-                following = [tasks.create_task(each) for each in lasting]
+                following = [tasks.create_task(each) for each in (*lasting, self.live.run())]
                 tasks.create_task(watch(config, self.reload, self._stop))
+                if recorder is not None:
+                    following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
                 where = ", ".join(f"{one.name} {one.host}:{one.port}" for one in plane.listeners)
                 log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
@@ -258,10 +304,32 @@ class Gateway:
                 await self.shared.close()
                 stop_admin.set()
         finally:
+            if recorder is not None:
+                recorder.close()
             await telemetry.close(self._force)
         why = "a second signal" if self._force.is_set() else "the drain timeout"
         log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder | None:
+        """The flight recorder, which begins to record.
+
+        Raises:
+            OSError: its folder cannot be written.
+
+        """
+        spec = self.config.recorder
+        if spec is None:
+            return None
+
+        def refuse(refusing: bool) -> None:
+            assert self.plane is not None
+            self.plane.door.unrecorded = refusing
+
+        signer = load_signer(spec.key.read_bytes()) if spec.key is not None else None
+        recorder = Recorder(loop, spec, signer, refuse, clock=time.time, entropy=os.urandom)
+        self.metrics.registry.register(RecorderMetrics(recorder))
+        return recorder
 
     def stop(self) -> None:
         """Drain and end; the second time, end at once."""
@@ -289,7 +357,7 @@ class Gateway:
         sockets = listening(*spec.address, reuse_port=self.config.reuse_port)
         access = Access(spec.allow, spec.token_file)
         context = (lambda: self._tls.server(ClientAuth.OPTIONAL)) if spec.tls else None
-        return AdminServer(make_app(self), sockets, access=access, context=context)
+        return AdminServer(make_app(self, access), sockets, access=access, context=context)
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
         limits = self.config.limits
@@ -330,10 +398,18 @@ class Gateway:
         self._files_changed = True
         self._changed.set()
 
-    def _insist(self) -> None:
-        """Reload, whatever it changes for the packets that came lately."""
+    def insist(self) -> asyncio.Future[tuple[str, ...]]:
+        """Reload, whatever it changes for the packets that came lately; gives the problems, once it is done."""
         self._insisted = True
         self.reload()
+        return self.turned()
+
+    def turned(self) -> asyncio.Future[tuple[str, ...]]:
+        """Is done when all that has changed by now is in force; gives the problems of files, if they were read."""
+        waiting: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._changed.set()
+        return waiting
 
     async def _keep_up(self) -> None:
         """Put in force what changes, of files and of members: one thing after the other, and only the newest."""
@@ -341,15 +417,22 @@ class Gateway:
             await self._changed.wait()
             await asyncio.sleep(GATHER_S)
             self._changed.clear()
+            waiting, self._waiting = self._waiting, []
+            problems: tuple[str, ...] = ()
             if self._files_changed:
                 self._files_changed = False
-                self._adopt(await asyncio.to_thread(self._read))
+                found = await asyncio.to_thread(self._read)
+                self._adopt(found)
+                problems = found.problems
             try:
                 await self._turn_members()
             except Exception:
                 # What is in force serves on, as after files that cannot be used.
                 self.metrics.defects += 1
                 log.exception("members could not be brought up to date")
+            for each in waiting:
+                if not each.done():
+                    each.set_result(problems)
 
     def _read(self) -> Attempt:
         max_flips = self.config.reload.max_flips
@@ -425,6 +508,15 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+async def _trace(plane: DataPlane, recorder: Recorder) -> None:
+    """Have what is under way for long leave a trace before it has ended, each once."""
+    until = perf_counter() - OPEN_AFTER_S
+    while True:
+        await asyncio.sleep(OPEN_INTERVAL_S)
+        after, until = until, perf_counter() - OPEN_AFTER_S
+        recorder.add_open(begun_between(plane, after, until))
 
 
 def _log_lists(tls: TlsContexts) -> None:

@@ -14,6 +14,7 @@ from gateway.membership.cards import CardReader, with_cards
 from gateway.membership.file import ListedAgents
 from gateway.membership.health import Health
 from gateway.membership.kubernetes import KubernetesSpec
+from gateway.membership.overrides import Overrides
 from gateway.membership.registration_api import Registrations
 from gateway.membership.registration_source import RegistrationSource
 from gateway.membership.registration_store import RegistrationStore
@@ -66,6 +67,8 @@ class Membership:
         self._tls = config.identity is not None
         self._on_change = on_change
         self.health = Health(config.health, on_change=on_change, clock=monotonic, rng=Random(), context=context)
+        self.overrides = Overrides(on_change)
+        """What operators have said of members."""
         self.registrations = Registrations(store, policies=policies, taken=self._taken)
         self._cards = CardReader(new_context, on_change)
         self._listed = ListedAgents((), frozenset())
@@ -83,7 +86,7 @@ class Membership:
         return any(agent.name == name for agent in self._listed.agents) or any(name in each.agents for each in others)
 
     def composed(self, listed: ListedAgents) -> tuple[Agent, ...]:
-        """All members as their sources have them now, sorted by name; may be called in any thread.
+        """All members as their sources and operators have them now, sorted by name; may be called in any thread.
 
         Args:
             listed: the agents of the files.
@@ -92,7 +95,19 @@ class Membership:
         files = with_cards(listed.agents, listed.with_card, self._cards.capabilities)
         composed = compose(files.values(), self.sources, tls=self._tls)
         self._left_out = composed.problems
-        return composed.agents
+        return self.overrides.overlay(composed.agents)
+
+    def sourced(self, name: str) -> Agent | None:
+        """The member `name` as its source has it."""
+        for agent in self._listed.agents:
+            if agent.name == name:
+                return agent
+        return next((source.agents[name] for source in self.sources if name in source.agents), None)
+
+    def whose(self) -> dict[str, str]:
+        """The names of members' sources, by the names of the members; may be called in any thread."""
+        found = {name: source.name for source in reversed(self.sources) for name in source.agents}
+        return {**found, **dict.fromkeys((agent.name for agent in self._listed.agents), "file")}
 
     def observed(self, agents: Iterable[Agent]) -> tuple[Agent, ...]:
         """`agents` with what is observed of them; may be called in any thread."""

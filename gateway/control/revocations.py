@@ -28,6 +28,8 @@ class RevocationList:
     known: bool
     """A root of the trust bundle signed it."""
     entries: int
+    begins: datetime
+    """When it was made (UTC)."""
     ends: datetime | None
     """When the next one is due (UTC); a list that does not say so never ends."""
 
@@ -83,7 +85,12 @@ class Revocations:
                 listed |= signers
                 lists.append(
                     RevocationList(
-                        file, crl.issuer.rfc4514_string(), bool(signers), len(crl), _checked_end(crl, file, now)
+                        file,
+                        crl.issuer.rfc4514_string(),
+                        bool(signers),
+                        len(crl),
+                        crl.last_update_utc,
+                        _checked_end(crl, file, now),
                     )
                 )
                 revoked |= {mark(crl.issuer, entry.serial_number) for entry in crl}

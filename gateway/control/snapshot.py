@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +72,8 @@ class Loaded(NamedTuple):
     snapshot: Snapshot
     warnings: tuple[Problem, ...]
     """What is valid, but hardly what somebody meant."""
+    policy_files: Mapping[str, str]
+    """Where each policy stands, by its name."""
 
 
 def read(config: GatewaySpec) -> Sources:
@@ -159,4 +161,5 @@ def build(
                 others=config.kubernetes is not None or bool(policies.membership),
             )
         ),
+        {each.policy.metadata.name: each.document.source for each in policies.trust},
     )

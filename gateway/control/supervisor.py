@@ -14,13 +14,15 @@ import ssl
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 
 from gateway.admin.access import Access
-from gateway.admin.merged import WorkerReply, make_merged_app
+from gateway.admin.merged import make_merged_app
 from gateway.admin.server import AdminServer
+from gateway.admin.workers import ASK_TIMEOUT_S, Orders, WorkerReply
 from gateway.control.config import ClientAuth, GatewaySpec
 from gateway.control.tls import TlsContexts, TlsError
 from gateway.control.worker import Inherited
@@ -33,13 +35,14 @@ STEADY_S = 10.0
 FIRST_REST_S, LONGEST_REST_S = 0.25, 30.0
 FORCE_S = 5.0
 """How long a worker that is to end at once may take."""
-ASK_TIMEOUT_S = 2.0
 
 
 class Worker:
     """One of the processes, whichever is its at the time, and its sockets."""
 
-    def __init__(self, number: int, config: Path, sockets: dict[str, list[socket.socket]], folder: Path) -> None:
+    def __init__(
+        self, number: int, config: Path, sockets: dict[str, list[socket.socket]], folder: Path, orders: Orders
+    ) -> None:
         self.number = number
         self.restarts = 0
         self.up = asyncio.Event()
@@ -48,12 +51,17 @@ class Worker:
         """The loop's time; ``None`` while it answers."""
         self.process: Process | None = None
         self._ending = False
+        self._orders = orders
         self._sockets = sockets
         path = folder / f"{number}.sock"
         self._admin = socket.socket(socket.AF_UNIX)
         self._admin.bind(str(path))
         self._admin.listen()
-        self._client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://worker")
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(path)),
+            base_url="http://worker",
+            headers={"accept": "application/openmetrics-text, */*;q=0.1"},  # it has the exemplars
+        )
         self._command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(config), "--worker"]
 
     async def live(self) -> int:
@@ -80,20 +88,37 @@ class Worker:
 
     async def _look(self) -> None:
         """Wait until it answers; the question is in its queue before it has begun."""
-        if await self._get("/healthz", None) is not None:
+        if await self._ask("/healthz") is not None:
+            for path, headers in self._orders.again():
+                await self._ask(path, "POST", headers, ASK_TIMEOUT_S)
             self.missing_since = None
             self.up.set()
             log.info("worker %d is up", self.number)
 
-    async def ask(self, path: str) -> httpx.Response | None:
+    async def ask(
+        self, path: str, method: str, headers: Mapping[str, str] | None, timeout_s: float
+    ) -> httpx.Response | None:
         """Its answer, if there is one."""
-        return await self._get(path, ASK_TIMEOUT_S) if self.missing_since is None else None
+        return await self._ask(path, method, headers, timeout_s) if self.missing_since is None else None
 
-    async def _get(self, path: str, timeout_s: float | None) -> httpx.Response | None:
+    async def _ask(
+        self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, timeout_s: float | None = None
+    ) -> httpx.Response | None:
         try:
-            return await self._client.get(path, timeout=timeout_s)
+            return await self._client.request(method, path, headers=headers, timeout=timeout_s)
         except httpx.TransportError:
             return None
+
+    async def lines(self, path: str) -> AsyncGenerator[str, None]:
+        """The lines of what it answers, as they come; ends when it does, or at once when it does not answer."""
+        timeout = httpx.Timeout(ASK_TIMEOUT_S, pool=None)  # a stream is never silent for longer than a second
+        try:
+            async with self._client.stream("GET", path, timeout=timeout) as answer:
+                if answer.is_success:
+                    async for line in answer.aiter_lines():
+                        yield line
+        except httpx.TransportError:
+            return
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""
@@ -123,6 +148,8 @@ class Supervisor:
         self._path = path
         self._config = config
         self._workers: list[Worker] = []
+        self.orders = Orders()
+        """What operators have ordered of members."""
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
 
@@ -130,6 +157,11 @@ class Supervisor:
     def draining(self) -> bool:
         """Whether the workers have been told to end."""
         return self._stop.is_set()
+
+    @property
+    def each(self) -> Sequence[Worker]:
+        """The workers."""
+        return self._workers
 
     async def run(self) -> int:
         """Serve until told to stop; gives the exit code.
@@ -162,7 +194,7 @@ class Supervisor:
         context = _Contexts(self._config) if spec.tls else None
         sockets = listening(*spec.address, reuse_port=self._config.reuse_port)
         access = Access(spec.allow, spec.token_file)
-        return AdminServer(make_merged_app(self), sockets, access=access, context=context)
+        return AdminServer(make_merged_app(self, access), sockets, access=access, context=context)
 
     def _make_workers(self, folder: Path) -> None:
         addresses = {spec.name: spec.address for spec in self._config.listeners}
@@ -171,7 +203,7 @@ class Supervisor:
             for name, (host, port) in addresses.items():
                 sockets[name] = listening(host, port, reuse_port=True)
                 addresses[name] = host, sockets[name][0].getsockname()[1]
-            self._workers.append(Worker(number, self._path, sockets, folder))
+            self._workers.append(Worker(number, self._path, sockets, folder, self.orders))
         where = ", ".join(f"{name} {host}:{port}" for name, (host, port) in addresses.items())
         log.info("%d workers: %s, admin %s:%d", len(self._workers), where, *self._config.admin.address)
 
@@ -212,9 +244,16 @@ class Supervisor:
         await asyncio.sleep(FORCE_S)
         self._pass_on(signal.SIGKILL)
 
-    async def ask(self, path: str) -> list[WorkerReply]:
+    async def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+    ) -> list[WorkerReply]:
         """Ask each worker."""
-        answers = await asyncio.gather(*(worker.ask(path) for worker in self._workers))
+        asked = (worker.ask(path, method, headers, timeout_s) for worker in self._workers)
+        answers = await asyncio.gather(*asked)
         now = asyncio.get_running_loop().time()
         return [
             WorkerReply(

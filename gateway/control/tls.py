@@ -47,7 +47,7 @@ class TlsContexts:
         """Read the files.
 
         Raises:
-            TlsError: a file is missing, or a certificate and its key do not match.
+            TlsError: a file is missing, a certificate and its key do not match, or no CA vouches for anybody any more.
 
         """
         self._identity = identity
@@ -56,21 +56,27 @@ class TlsContexts:
         self._servers: dict[ClientAuth, ssl.SSLContext] = {}
         self._clients: dict[Protocol, ssl.SSLContext] = {}
         self._revocations: Revocations | None = None
+        self.not_before: datetime | None = None
+        """When the gateway's own certificate begins."""
         self.not_after: datetime | None = None
-        """When the gateway's own certificate ends."""
+        """When it ends."""
+        now = datetime.now(UTC)
         if authority is not None:
             try:
                 self._authority = Authority.load(authority.certificate, authority.key)
+                _check_in_force([self._authority.certificate], now)
             except (OSError, ValueError) as error:
                 raise TlsError(f"connectAuthority: {error}") from None
         if identity is None:
             return
         try:
             certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+            self.not_before = certificate.not_valid_before_utc
             self.not_after = certificate.not_valid_after_utc
+            roots = x509.load_pem_x509_certificates(identity.trust_bundle.read_bytes())
+            _check_in_force(roots, now)
             if identity.crl:
-                roots = x509.load_pem_x509_certificates(identity.trust_bundle.read_bytes())
-                self._revocations = Revocations.load(identity.crl, roots, datetime.now(UTC))
+                self._revocations = Revocations.load(identity.crl, roots, now)
             for auth in ClientAuth:
                 self._servers[auth] = self._server(identity, auth)
             for protocol in (Protocol.HTTP1, Protocol.H2):
@@ -127,13 +133,18 @@ class TlsContexts:
         """What is wrong with the revocation lists in use at `now`."""
         return self._revocations.warnings(now) if self._revocations is not None else ()
 
-    def ends(self) -> dict[tuple[str, str], float]:
-        """When the gateway's own certificate ends, and each list: seconds since the epoch, by kind and name."""
-        ends = {("own", "identity"): self.not_after.timestamp()} if self.not_after is not None else {}
+    def lives(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """When the gateway's own certificate begins and ends, and each list that ends.
+
+        Seconds since the epoch, by kind and name.
+        """
+        lives = {}
+        if self.not_before is not None and self.not_after is not None:
+            lives["own", "identity"] = self.not_before.timestamp(), self.not_after.timestamp()
         for each in self._revocations.lists if self._revocations is not None else ():
             if each.ends is not None:
-                ends["crl", each.issuer] = each.ends.timestamp()
-        return ends
+                lives["crl", each.issuer] = each.begins.timestamp(), each.ends.timestamp()
+        return lives
 
     def status(self, now: datetime) -> dict[str, object]:
         """JSON values for ``/status``."""
@@ -181,6 +192,18 @@ class TlsContexts:
             self._trust(context, self._identity)
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+
+def _check_in_force(authorities: list[x509.Certificate], now: datetime) -> None:
+    """See that one of these still vouches for somebody: a bundle keeps those that have ended for a while.
+
+    Raises:
+        ValueError: all have ended; the message says when.
+
+    """
+    end = max(each.not_valid_after_utc for each in authorities)
+    if end <= now:
+        raise ValueError(f"the CA has expired at {end:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @contextmanager

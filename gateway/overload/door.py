@@ -34,6 +34,8 @@ BURST = 8
 """So many times `max_waiting` may wait when nobody was turned away for `QUIET_S`, until the queue is too long."""
 QUIET_S = 10.0
 """Longer than most who were turned away stay away."""
+BURST_S = 1.0
+"""How long the queue may be long then."""
 FORGOTTEN_AFTER = 16
 """So many times that after the last one, the intervals begin anew (RFC 8289 section 4.3 does the same)."""
 COUNTED_S = 1.0
@@ -60,6 +62,8 @@ class Entry(Enum):
     """Its caller sends too often."""
     LEVEL = "level"
     """Memory or the event loop is at its limit: nobody comes in."""
+    RECORDER = "recorder"
+    """What comes in could not be recorded, and has to be: nobody comes in."""
     GONE = "caller-gone"
     """Its caller, or its caller's permission, went while it waited."""
 
@@ -128,7 +132,10 @@ class Door:
         self._rates = RateLimiter()
         self._rate_wait_s = 0.0
         """How long the caller that was asked about last has to wait for its rate."""
-        self.level = Level.NORMAL
+        self._level = Level.NORMAL
+        self._unrecorded = False
+        self._shut: Entry | None = None
+        """Why nobody comes in."""
         self.queue: FairQueue[Visitor] = FairQueue(spec.max_waiting)
         self._callers: dict[str, Caller] = {}
         self._in_turn = False
@@ -151,6 +158,34 @@ class Door:
         """How many were turned away for each that was let in, lately."""
         self._counted_from = 0.0
         self._told: dict[str, int] = {}
+
+    # -- when nobody comes in ---------------------------------------------------------------------------
+
+    @property
+    def level(self) -> Level:
+        """What is no longer done, for want of memory or of time."""
+        return self._level
+
+    @level.setter
+    def level(self, level: Level) -> None:
+        self._level = level
+        self._shut_or_open()
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether what comes in could not be recorded, and has to be."""
+        return self._unrecorded
+
+    @unrecorded.setter
+    def unrecorded(self, unrecorded: bool) -> None:
+        self._unrecorded = unrecorded
+        self._shut_or_open()
+
+    def _shut_or_open(self) -> None:
+        if self._level >= Level.NO_STREAMS:
+            self._shut = Entry.LEVEL
+        else:
+            self._shut = Entry.RECORDER if self._unrecorded else None
 
     # -- callers ----------------------------------------------------------------------------------------
 
@@ -179,8 +214,8 @@ class Door:
             self._rate_wait_s = self._rates.take("", caller.name, rate.per_s, rate.count, now)
             if self._rate_wait_s:
                 return self.refuse(Entry.RATE, caller, now)
-        if self.level >= Level.NO_STREAMS:
-            return self.refuse(Entry.LEVEL, caller, now)
+        if self._shut is not None:
+            return self.refuse(self._shut, caller, now)
         if not self._in_turn:
             self._in_turn = True
             self._turn_began = now
@@ -242,20 +277,20 @@ class Door:
             now = self._clock()
 
     def _shorten(self, waited: float, now: float) -> None:
-        """Turn one away, if the queue has been long for long enough."""
-        queue = self.queue
+        """Turn one away, if the queue has been long for long enough: in work, too."""
+        queue, worked = self.queue, self._worked
         if waited < self._target_wait_s or not queue:
             self._long_since = math.inf
             return
-        if self._long_since > now:
-            self._long_since = now
+        if self._long_since > worked:
+            self._long_since = worked
             # Shortly after it was long before, it goes on where it was.
-            lately = now - self._next_at < LONG_FOR_S * FORGOTTEN_AFTER
+            lately = worked - self._next_at < LONG_FOR_S * FORGOTTEN_AFTER
             self._in_a_row = max(0, self._in_a_row - 2) if lately else 0
-            self._next_at = now + LONG_FOR_S
-        elif now >= self._next_at:
+            self._next_at = worked + (LONG_FOR_S if queue.capacity == self._max_waiting else BURST_S)
+        elif worked >= self._next_at:
             self._in_a_row += 1
-            self._next_at = now + LONG_FOR_S / math.sqrt(self._in_a_row)
+            self._next_at = worked + LONG_FOR_S / math.sqrt(self._in_a_row)
             queue.capacity = self._max_waiting
             self._turn_all_away(queue.lose(), Entry.QUEUE, now)
 

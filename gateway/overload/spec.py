@@ -18,7 +18,7 @@ class OverloadSpec(Spec):
     target_wait_s: Annotated[Duration, Field(alias="targetWait", gt=0)] = 0.02
     """How long requests may wait so for longer than a moment, in processor time of the event loop.  While they wait for
     longer, one after the other gets 503 overloaded."""
-    max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 0.5
+    max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 1.0
     """The same for any one of them, even in a burst; then 503 overloaded."""
     max_waiting: int = Field(default=256, ge=1)
     """Requests that wait so; beyond it all that wait on one connection, of the caller with the most, get 503.  After

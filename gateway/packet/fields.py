@@ -25,6 +25,8 @@ AGENT = b"flight-agent"
 DECISION = b"flight-decision"
 ATTEMPTS = b"flight-attempts"
 REPEATED = b"flight-repeated"
+USAGE = b"flight-usage"
+"""What the work has spent; from the agent, as a field or a trailer."""
 
 # Others' names.
 CONTENT_DIGEST = b"content-digest"

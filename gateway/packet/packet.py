@@ -17,6 +17,7 @@ import http_sf
 from gateway.messages import Fields, RequestHead
 from gateway.packet import fields as names
 from gateway.packet.values import Capabilities, FlightPacket, MalformedPacketError, Sifted
+from gateway.packet.w3c import passed_on
 
 CAPABILITY_DOMAIN = b".flight.internal"
 """A request's host under this domain names the capability when ``flight-capability`` is absent."""
@@ -53,6 +54,7 @@ def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
     """
     flight: dict[bytes, bytes] = {}
     onward: Fields = []
+    context: Fields | None = None
     known = _known_roles.get
     for item in fields:
         name = item[0]
@@ -66,8 +68,14 @@ def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
                 flight[name] = item[1]
             if name != names.TRACEPARENT:
                 onward.append(item)
+        elif role is _CONTEXT:
+            if context is None:
+                context = []
+            context.append(item)
         elif role is _HOP and trusted_hop:
             onward.append(item)
+    if context is not None:
+        onward += passed_on(context, flight.get(names.TRACEPARENT, b""))
     return Sifted(flight, onward)
 
 
@@ -79,10 +87,12 @@ class _Role(Enum):
     """`parse` or telemetry reads it."""
     HOP = 3
     """Goes on when a trusted hop sent it."""
-    DROPPED = 4
+    CONTEXT = 4
+    """Goes on as far as W3C lets it."""
+    DROPPED = 5
 
 
-_PLAIN, _PACKET, _HOP = _Role.PLAIN, _Role.PACKET, _Role.HOP
+_PLAIN, _PACKET, _HOP, _CONTEXT = _Role.PLAIN, _Role.PACKET, _Role.HOP, _Role.CONTEXT
 _known_roles: dict[bytes, _Role] = {}
 """Memo of `_role`, bounded in number and in the length of its keys."""
 _MAX_KNOWN_ROLES = 1024
@@ -98,6 +108,8 @@ def _role(name: bytes) -> _Role:
         role = _Role.HOP
     elif folded in _READ:
         role = _Role.PACKET if folded == name else _Role.DROPPED
+    elif name in (names.TRACESTATE, names.BAGGAGE):
+        role = _Role.CONTEXT
     else:
         role = _Role.PLAIN
     if len(_known_roles) < _MAX_KNOWN_ROLES and len(name) <= _MAX_KNOWN_NAME_BYTES:

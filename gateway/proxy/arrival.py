@@ -35,6 +35,7 @@ _WHY: Final = {
     Entry.LATE: (Reason.OVERLOADED, _OVERLOADED),
     Entry.FULL: (Reason.OVERLOADED, _OVERLOADED),
     Entry.LEVEL: (Reason.OVERLOADED, _OVERLOADED),
+    Entry.RECORDER: (Reason.NOT_RECORDED, "what is handed on must be recorded, and cannot be now; try again later"),
     Entry.CONCURRENCY: (Reason.RATE_LIMITED, "too many requests of yours are under way; wait for some of them"),
     Entry.RATE: (Reason.RATE_LIMITED, "you send more requests than a caller may; slow down"),
 }
@@ -58,7 +59,18 @@ def prebuilt(entry: Entry, retry_after_s: int, content_type: bytes) -> tuple[Res
 class Arrival:
     """A request that has not come in yet."""
 
-    __slots__ = ("_ended", "_held", "_trailers", "caller", "downstream", "finished", "head", "since", "stream")
+    __slots__ = (
+        "_came_at",
+        "_ended",
+        "_held",
+        "_trailers",
+        "caller",
+        "downstream",
+        "finished",
+        "head",
+        "since",
+        "stream",
+    )
 
     agent = None
     """No agent has it."""
@@ -69,6 +81,7 @@ class Arrival:
         self.caller = caller
         self.since = 0.0
         self.finished = False
+        self._came_at = 0.0
         self._ended = False
         self._trailers: Fields | None = None
         self._held: list[tuple[bytes, int]] = []
@@ -77,6 +90,7 @@ class Arrival:
     def begin(self, head: RequestHead, entry: Entry, now: float, *, ended: bool) -> None:
         """Wait, or go."""
         self.head = head
+        self._came_at = now
         self._ended = ended
         if entry is Entry.WAIT:
             self.downstream.plane.door.wait(self, now)
@@ -97,6 +111,7 @@ class Arrival:
         self.finished = True
         downstream, stream = self.downstream, self.stream
         exchange = Exchange(downstream.plane, downstream, stream)
+        exchange.waited_s = perf_counter() - self._came_at
         downstream.exchanges[stream] = exchange
         held, self._held = self._held, []
         try:

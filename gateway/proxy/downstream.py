@@ -35,7 +35,7 @@ from gateway.proxy.codec import (
 from gateway.proxy.connection import Connection
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.handshakes import ArrivalLimits, site
-from gateway.proxy.lifetimes import CALLER, Clock, Heading
+from gateway.proxy.lifetimes import CALLER, Clock, Heading, Unread
 from gateway.proxy.local import LocalExchange
 from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
@@ -109,6 +109,7 @@ class DownstreamConnection(Connection):
         self._old = False
         """The next request is the last one."""
         self._heading = Heading()
+        self._left = Unread()
         self._early = b""
         self._paused = False
         """Reading is paused for an exchange's sake."""
@@ -400,6 +401,10 @@ class DownstreamConnection(Connection):
             self._unread = self.loop.call_later(self.listener.limits.unread_s, self._still_unread, unsent)
             return
         self._unread = None
+        self._part_with_reader()
+
+    def _part_with_reader(self) -> None:
+        """The caller reads too slowly to be waited for."""
         self.plane.telemetry.abuse(self.listener.name, "slow-reader")
         self.abort()
 
@@ -506,7 +511,12 @@ class DownstreamConnection(Connection):
             self.flush()
 
     def look_at(self, now: float) -> None:
-        """End what is too old, and whoever takes too long over a head; `now` is the loop's time."""
+        """End what is too old, and whoever takes too long over a head, or to read; `now` is the loop's time."""
+        # Nothing is added to what waits while its sources wait, or have ended.
+        waiting = self._unsent() if self.congested or not self.exchanges else 0
+        if self._left.untaken_s(waiting, now) >= self.plane.clocks.idle_s:
+            self._part_with_reader()
+            return
         codec = self.codec
         if codec is None or codec.finished or not self.asked:
             return  # a first head has a clock of its own

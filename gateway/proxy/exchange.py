@@ -73,7 +73,6 @@ class Exchange:
         "_placing",
         "_pool",
         "_queued",
-        "_response",
         "_retry",
         "_tail",
         "_up",
@@ -97,6 +96,7 @@ class Exchange:
         "refuse",
         "repeated",
         "responded",
+        "response",
         "route",
         "sent_at",
         "snapshot",
@@ -105,7 +105,9 @@ class Exchange:
         "status",
         "stream",
         "trace",
+        "trailers",
         "tunnel",
+        "waited_s",
     )
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
@@ -126,6 +128,8 @@ class Exchange:
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
         self.trace: Trace | None = None
+        self.waited_s = 0.0
+        """At the door."""
         self.decided = 0.0
         """When, by `perf_counter`; so are those of the last attempt: when a connection was asked for, the request's
         head was on its way, and the head of its final answer was there."""
@@ -147,8 +151,9 @@ class Exchange:
         self._once: OncePacket | None = None
         """It is done once."""
         self._upload = Upload(downstream, stream)
-        self._response: ResponseHead | None = None
-        """As the caller got it."""
+        self.response: ResponseHead | None = None
+        """As the caller got it; so are `trailers`."""
+        self.trailers: Fields | None = None
         self._tail = b""
         """The last bytes that the caller got."""
         self._owed_up = 0
@@ -176,7 +181,7 @@ class Exchange:
             verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
         self.decision = Decided(head, self.downstream.principal, verdict, self.snapshot.revision, now)
         plane.telemetry.decision(self.decision)
-        self.trace = plane.telemetry.begin_trace(verdict.traceparent, now)
+        self.trace = plane.telemetry.begin_trace(self.decision)
         if isinstance(verdict, Refuse):
             self.refuse = verdict
             self._refuse(verdict.refusal)
@@ -501,6 +506,9 @@ class Exchange:
     def _failed(self, cause: Cause) -> None:
         assert self.agent is not None
         self.failures += (Failure(self.agent.name, cause, self.asked_at, self.sent_at, perf_counter()),)
+        assert self.forward is not None
+        assert self.trace is not None
+        self.trace.renew(self.forward.fields, len(self.failures) + 1)
 
     def _new_retry(self) -> Retry:
         return Retry(self.plane, self._go_on, self._break_off)
@@ -579,8 +587,9 @@ class Exchange:
         forward = self.forward
         assert forward is not None
         assert self.agent is not None
+        fields = [item for item in head.fields if item[0] not in _STAMPED]
         if head.status < 200:
-            self.downstream.send_response(self.stream, head, ended=False)
+            self.downstream.send_response(self.stream, ResponseHead(head.status, fields), ended=False)
             return
         self._observed(ok=head.status not in FAILURE_STATUSES)
         if head.status in RETRIED_STATUSES and self._asks_for_better(head, ended=ended):
@@ -591,7 +600,6 @@ class Exchange:
         self._upload.keep_no_more()
         if self._retry is not None:
             self._retry.end()
-        fields = [item for item in head.fields if item[0] not in _STAMPED]
         fields += (
             (names.ID, names.sf_string(forward.packet.id)),
             (names.AGENT, names.sf_string(self.agent.name)),
@@ -599,10 +607,10 @@ class Exchange:
         )
         if self.attempts > 1:
             fields.append((names.ATTEMPTS, b"%d" % self.attempts))
-        self._response = ResponseHead(head.status, fields)
+        self.response = ResponseHead(head.status, fields)
         if self._once is not None:
             self._once.on_response(head.status, fields, ended=ended)
-        self.downstream.send_response(self.stream, self._response, ended=ended)
+        self.downstream.send_response(self.stream, self.response, ended=ended)
         if ended:
             self._finish(Outcome.COMPLETED)
 
@@ -645,6 +653,7 @@ class Exchange:
         """The agent's message is whole."""
         if self._once is not None:
             self._once.on_response_end(trailers)
+        self.trailers = trailers
         self.downstream.end(self.stream, trailers)
         self._finish(Outcome.COMPLETED)
 
@@ -688,8 +697,8 @@ class Exchange:
     def _show_life(self) -> None:
         """Tell the readers of an event stream that it is still there."""
         if (
-            self._response is not None
-            and is_event_stream(self._response)
+            self.response is not None
+            and is_event_stream(self.response)
             and at_line_start(self._tail)
             and not self._owed_up
         ):
@@ -722,7 +731,7 @@ class Exchange:
 
     def _end_early(self, refusal: Refusal) -> None:
         """End an answer that is not whole."""
-        response, forward, downstream = self._response, self.forward, self.downstream
+        response, forward, downstream = self.response, self.forward, self.downstream
         last = None
         if response is not None and forward is not None and not self.tunnel:
             last = last_words(response, self._tail, refusal, forward.packet.id)

@@ -59,3 +59,20 @@ class Heading:
         if stream != self._stream:
             self._stream, self._since = stream, now
         return now - self._since if stream else 0.0
+
+
+class Unread:
+    """Since when a peer has taken nothing of what waits for it; looked at now and then, while nothing is added."""
+
+    __slots__ = ("_bytes", "_since")
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._since = 0.0
+
+    def untaken_s(self, waiting: int, now: float) -> float:
+        """For how long none of the `waiting` bytes is known to have been taken; 0 when there are none."""
+        if not self._bytes or waiting < self._bytes:
+            self._since = now
+        self._bytes = waiting
+        return now - self._since

@@ -62,7 +62,7 @@ _CUT_OFF = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", r
 class Telemetry(Protocol):
     """Where the data plane reports to."""
 
-    def begin_trace(self, traceparent: bytes, now: float) -> Trace:
+    def begin_trace(self, decided: Decided) -> Trace:
         """The trace context that goes on to the agent."""
 
     def decision(self, decided: Decided) -> None:
@@ -191,16 +191,17 @@ class DataPlane:
             known = before.routes.members
             self._to_judge += [
                 exchange
-                for exchange in self._exchanges()
+                for exchange in self.exchanges()
                 if (agent := exchange.agent) is not None and members.get(agent.name) is not known.get(agent.name)
             ]
         else:
-            self._to_judge = deque(self._exchanges())
+            self._to_judge = deque(self.exchanges())
         if self._to_judge and self._judging_since is None:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
 
-    def _exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
+    def exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
+        """Everything that is open."""
         for listener in self.listeners:
             for connection in listener.connections:
                 yield from connection.exchanges.values()
@@ -260,6 +261,10 @@ class DataPlane:
             else:
                 self._pools[agent.name] = pool
         return pool
+
+    def in_flight_by_agent(self) -> dict[str, int]:
+        """How many packets each agent has, or wait for it, by name."""
+        return {name: pool.in_flight + pool.waiting for name, pool in self._pools.items()}
 
     def leave_alone(self, exchange: Exchange) -> bool:
         """Let `exchange` go on without its caller, if there is room for it."""
@@ -358,7 +363,7 @@ class DataPlane:
             if force.is_set() or self.loop.time() > deadline:
                 break
         self._stopped = True
-        under_way = list(self._exchanges())
+        under_way = list(self.exchanges())
         for exchange in under_way:
             exchange.cut_off(_CUT_OFF)
         for listener in self.listeners:

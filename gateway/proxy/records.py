@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from gateway.decision import Shadow
 from gateway.handoff import Attempt, Handoff, Outcome
+from gateway.messages import field_value
 from gateway.packet import Capabilities, FlightPacket
+from gateway.packet import fields as names
 from gateway.recording import Decided
 from gateway.refusal import Refusal
 from gateway.telemetry.tracing import Trace
@@ -63,13 +65,23 @@ class Records:
             assert trace is not None
             duration_s = ended - exchange.started
             gateway_s = (exchange.decided or ended) - exchange.started
-            handoff = _handoff(exchange, outcome, refusal, gateway_s, duration_s)
+            handoff = recorded(exchange, outcome, refusal, gateway_s, duration_s)
             self._sink(handoff, exchange.decision, trace, gateway_s, duration_s)
 
 
-def _handoff(
+def recorded(
     exchange: Exchange, outcome: Outcome, refusal: Refusal | None, gateway_s: float, duration_s: float
 ) -> Handoff:
+    """What is known of `exchange`, which has ended so or is under way.
+
+    Args:
+        exchange: it.
+        outcome: how it ended.
+        refusal: what it was refused with, if it was.
+        gateway_s: the gateway's own work before the request was on its way.
+        duration_s: from the head's arrival.
+
+    """
     verdict = exchange.forward or exchange.refuse
     packet = (verdict.packet if verdict is not None else None) or _NO_PACKET
     head = exchange.head
@@ -108,10 +120,12 @@ def _handoff(
         status=exchange.status,
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
+        usage=_usage(exchange),
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
         duration_ms=round(duration_s * 1000, 3),
+        waited_ms=round(exchange.waited_s * 1000, 3) if exchange.waited_s else 0.0,
         gateway_ms=round(gateway_s * 1000, 3),
         asked_ms=_since(exchange, exchange.asked_at),
         sent_ms=_since(exchange, exchange.sent_at),
@@ -136,6 +150,16 @@ def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
         )
         for each in exchange.failures
     )
+
+
+def _usage(exchange: Exchange) -> str:
+    """What the agent says in its answer's trailers, else in its head."""
+    usage = None
+    if exchange.trailers is not None:
+        usage = field_value(exchange.trailers, names.USAGE)
+    if usage is None and exchange.response is not None:
+        usage = field_value(exchange.response.fields, names.USAGE)
+    return _logged(usage) if usage is not None else ""
 
 
 def _told(shadow: Shadow) -> str:

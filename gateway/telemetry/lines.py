@@ -1,4 +1,4 @@
-"""Lines of JSON, written by a thread of their own: the access log, the recording."""
+"""Lines of JSON, written by a thread of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import threading
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 FLUSH_INTERVAL_S = 0.05
 MAX_PENDING_BYTES = 16 * 1024 * 1024
 """Beyond this, with a writer that cannot keep up, lines are dropped and counted."""
+LOOK_INTERVAL_S = 1.0
+"""How often it is looked whether the file was moved away, as logrotate does; then one of its name is begun anew."""
 
 
 class LineWriter:
@@ -45,8 +48,14 @@ class LineWriter:
         self._pending = 0
         self._timer: TimerHandle | None = None
         self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._target = target
         self._file = sys.stdout.fileno() if target is None else _open(target)
         self._pipe = stat.S_ISFIFO(os.fstat(self._file).st_mode)
+        self._looked_at = monotonic()
+        self._stays = ""
+        """Why the file stays where it was moved to."""
+        self._trouble = ""
+        """What was logged of it last."""
         self._thread = threading.Thread(target=self._write, name=name, daemon=True)
         self._thread.start()
 
@@ -71,14 +80,46 @@ class LineWriter:
     def _write(self) -> None:
         while (chunk := self._chunks.get()) is not None:
             try:
+                self._follow_moves()
                 for piece in _pieces(chunk, select.PIPE_BUF) if self._pipe else (chunk,):
                     rest = memoryview(piece)
                     while rest:
                         rest = rest[os.write(self._file, rest) :]
             except OSError as error:
                 self.dropped += chunk.count(b"\n")
-                log.error("the %s cannot be written: %s", self.name, error)
+                self._tell(f"cannot be written: {error}")
+            else:
+                self._tell("")
             self._pending -= len(chunk)
+
+    def _follow_moves(self) -> None:
+        """Begin the file anew if it is not where it was."""
+        now = monotonic()
+        if self._target is None or self._pipe or now - self._looked_at < LOOK_INTERVAL_S:
+            return
+        self._looked_at = now
+        try:
+            if self._target.exists() and os.path.samestat(self._target.stat(), os.fstat(self._file)):
+                self._stays = ""
+                return
+            fresh = _open(self._target)
+        except OSError as error:
+            self._stays = f"was moved, is written to where it is now, and cannot be begun anew: {error}"
+            return
+        self._stays = ""
+        os.close(self._file)
+        self._file = fresh
+
+    def _tell(self, trouble: str) -> None:
+        """Log trouble when it begins, and not for each of the lines after that; and its end."""
+        trouble = trouble or self._stays
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble:
+            log.error("the %s %s", self.name, trouble)
+        else:
+            log.info("the %s is written again; %d lines are lost so far", self.name, self.dropped)
 
     def close(self) -> None:
         """Write what is left."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import sqrt
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,6 +16,7 @@ from gateway.decision import Snapshot
 from gateway.leases import Fate
 from gateway.membership.health import Reason
 from gateway.routes import Admitted
+from gateway.routing import AgentState
 
 MAX_CAPABILITIES = 1_000
 """Of which members are counted; those beyond it, in the order of the alphabet, are left out."""
@@ -60,10 +62,10 @@ class MembershipMetrics(Collector):
         self._changes += 1
         self._build_s = build_s
         was = before.routes.widest()
-        for label, admitted in after.routes.widest().items():
-            if label in was:
-                share = moved(was[label], admitted)
-                self._moved[label] = self._moved.get(label, 0.0) + share
+        self._moved = {
+            label: self._moved.get(label, 0.0) + (moved(was[label], admitted) if label in was else 0.0)
+            for label, admitted in _first(after.routes.widest())
+        }
 
     def collect(self) -> Iterable[Metric]:
         """For prometheus-client: the families, made from the numbers as they stand."""
@@ -110,17 +112,20 @@ class MembershipMetrics(Collector):
     def _members(self) -> Iterable[Metric]:
         agents = self._from.snapshot().agents
         members = GaugeMetricFamily("phoenixflight_members", "Agents by state.", labels=["state"])
-        for state, count in Counter(agent.state.value for agent in agents).items():
-            members.add_metric([state], count)
+        states = Counter(agent.state for agent in agents)
+        for each in AgentState:
+            members.add_metric([each.value], states[each])
         yield members
         capable = GaugeMetricFamily(
             "phoenixflight_capability_members", "Agents by capability and state.", labels=["capability", "state"]
         )
-        counts = Counter((name, agent.state.value) for agent in agents for name in agent.capabilities)
-        named = set(sorted({name for name, _ in counts})[:MAX_CAPABILITIES])
-        for (name, state), count in sorted(counts.items()):
-            if name in named:
-                capable.add_metric([name, state], count)
+        counts: dict[AgentState, Counter[str]] = {each: Counter() for each in AgentState}
+        for agent in agents:
+            counts[agent.state].update(agent.capabilities)
+        for name in sorted(set().union(*counts.values()))[:MAX_CAPABILITIES]:
+            for each, of in counts.items():
+                if name in of:
+                    capable.add_metric([name, each.value], of[name])
         yield capable
 
     def _rings(self) -> Iterable[Metric]:
@@ -130,7 +135,7 @@ class MembershipMetrics(Collector):
             "Coefficient of variation of what is under way at agents, in their shares.",
             labels=["capability"],
         )
-        for label, admitted in self._from.snapshot().routes.widest().items():
+        for label, admitted in _first(self._from.snapshot().routes.widest()):
             points.add_metric([label], len(admitted.ready))
             variation.add_metric([label], load_variation(admitted))
         yield points
@@ -153,6 +158,10 @@ class MembershipMetrics(Collector):
         )
 
 
+def _first(routes: dict[str, Admitted]) -> list[tuple[str, Admitted]]:
+    return sorted(routes.items(), key=itemgetter(0))[:MAX_CAPABILITIES]
+
+
 def moved(before: Admitted, after: Admitted) -> float:
     """The share of keys, 0 to 1, whose agent is another one: a sample's."""
     if before.ready is after.ready or not (before.ready.agents and after.ready.agents):
@@ -165,9 +174,10 @@ def load_variation(admitted: Admitted) -> float:
     ring, load = admitted.ready, admitted.load
     if not load.total or not ring.agents:
         return 0.0
-    total = load.total
-    relative = [load.of(agent.name) / (total * ring.share(agent)) for agent in ring.agents]
-    return sqrt(sum((each - 1) ** 2 for each in relative) / len(relative))
+    total, counts, agents = load.total, load.counts, ring.agents
+    # Of most agents nothing is known but that they have none: each of them is 1 away.
+    busy = [counts[agent.name] / (total * ring.share(agent)) for agent in agents if agent.name in counts]
+    return sqrt((sum((each - 1) ** 2 for each in busy) + len(agents) - len(busy)) / len(agents))
 
 
 def _counted(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> CounterMetricFamily:

@@ -1,103 +1,170 @@
-"""Prometheus metrics: plain numbers on the request's way, families only when they are scraped."""
+"""Prometheus metrics: plain numbers on the request's way, text only when they are scraped."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import monotonic
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.handoff import Handoff, Outcome
+from gateway.telemetry.exposition import END, pieces
+from gateway.telemetry.families import Histograms, RunningCounter
+from gateway.telemetry.principals import PrincipalGroup, Principals
 
-GATEWAY_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
-HANDOFF_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-MAX_SERIES = 10_000
-"""Label sets of one family; what comes after is counted under ``other``."""
+GATEWAY_BUCKETS_S: Final = (
+    *(0.00005, 0.000075, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075),
+    *(0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25),
+)
+HANDOFF_BUCKETS_S: Final = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75),
+    *(1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0),
+)
+PHASE_BUCKETS_S: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
+)
+PHASES: Final = ("receive", "decide", "connect", "upstream-first-byte", "relay")
+MAX_HANDOFF_SERIES: Final = 30_000
+"""Label sets of handoffs by capability, agent, policy and outcome; what comes after is counted under ``other``."""
+MAX_SERIES: Final = 1_000
+"""Label sets of any other family."""
 
-_UNKNOWN = frozenset({"capability-unknown", "no-policy-allows", "malformed-packet"})
+_UNKNOWN: Final = frozenset({"capability-unknown", "no-policy-allows", "malformed-packet"})
 """Refusals whose capability is the caller's invention and so no label."""
-
-
-class Histogram:
-    """Observations in seconds, in cumulative buckets when read."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound."""
-        running = 0
-        result: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            result.append((bound, running))
-        return result
 
 
 class Metrics(Collector):
     """Every number that the gateway exports; see docs/metrics.md."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, principal_group: PrincipalGroup = PrincipalGroup.NAMESPACE, clock: Callable[[], float] = monotonic
+    ) -> None:
+        """Nothing is counted yet.
+
+        Args:
+            principal_group: by what callers are grouped.
+            clock: seconds, by which label sets are forgotten that nothing happens to.
+
+        """
         self.registry = CollectorRegistry(auto_describe=False)
-        self._handoffs: dict[tuple[str, str, str, str], int] = {}
-        self._refusals: dict[tuple[str, str], int] = {}
-        self._durations: dict[str, Histogram] = {}
-        self._own = Histogram(GATEWAY_BUCKETS_S)
+        """Of what others count."""
+        self._clock = clock
+        self._principals = Principals(principal_group)
+        self._handoffs = RunningCounter(
+            "phoenixflight_handoffs",
+            "Handoffs by capability, agent, policy and outcome.",
+            ("capability", "agent", "policy", "outcome"),
+            MAX_HANDOFF_SERIES,
+            keeps_last=True,
+        )
+        self._refusals = RunningCounter(
+            "phoenixflight_refusals",
+            "Handoffs that did not complete, by reason and policy.",
+            ("policy", "reason"),
+            MAX_SERIES,
+            keeps_last=True,
+        )
+        self._by_principal = RunningCounter(
+            "phoenixflight_principal_handoffs",
+            "Handoffs by the caller's group and outcome.",
+            ("principal_group", "outcome"),
+            MAX_SERIES,
+            keeps_last=True,
+        )
+        self._refused_principals = RunningCounter(
+            "phoenixflight_principal_refusals",
+            "Handoffs that did not complete, by the caller's group and reason.",
+            ("principal_group", "reason"),
+            MAX_SERIES,
+            keeps_last=True,
+        )
+        self._shadow = RunningCounter(
+            "phoenixflight_shadow_changes",
+            "Handoffs that would have gone otherwise with the shadow policies enforced.",
+            ("capability", "change"),
+            MAX_SERIES,
+        )
+        self._durations = Histograms(
+            "phoenixflight_handoff_duration_seconds",
+            "A completed handoff, from its head's arrival to its last byte.",
+            "capability",
+            HANDOFF_BUCKETS_S,
+            MAX_SERIES,
+        )
+        self._owns = Histograms(
+            "phoenixflight_gateway_duration_seconds",
+            "The gateway's own work before a request is on its way or refused.",
+            "",
+            GATEWAY_BUCKETS_S,
+            1,
+            ("",),
+        )
+        self._phases = Histograms(
+            "phoenixflight_phase_duration_seconds",
+            "The phases of a handoff, each that came to its end.",
+            "phase",
+            PHASE_BUCKETS_S,
+            len(PHASES),
+            PHASES,
+        )
+        self._own = self._owns.of("")
+        receive, decide, connect, first_byte, relay = (self._phases.of(phase) for phase in PHASES)
+        self._receive = receive
+        self._decide = decide
+        self._connect = connect
+        self._first_byte = first_byte
+        self._relay = relay
         self._opened: dict[str, int] = {}
         self._closed: dict[str, int] = {}
         self._handshakes: dict[tuple[str, str], int] = {}
         self._abuse: dict[tuple[str, str], int] = {}
-        self._shadow: dict[tuple[str, str], int] = {}
         self._judged_again_s = 0.0
         self.defects = 0
         self.reload_failures = 0
         self.last_reload_ok = True
         self.revision = ""
+        self.ready: Callable[[], bool] = lambda: False
         self.in_flight: Callable[[], int] = lambda: 0
         self.tasks: Callable[[], int] = lambda: 0
-        self.certificate_ends: Callable[[], Mapping[tuple[str, str], float]] = dict
-        """Seconds since the epoch, by kind (``own`` or ``crl``) and name."""
+        self.certificate_lives: Callable[[], Mapping[tuple[str, str], tuple[float, float]]] = dict
+        """Begin and end, seconds since the epoch, by kind (``own`` or ``crl``) and name."""
         self.lines_dropped: Callable[[], dict[str, int]] = dict
         """By what the lines are of."""
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
-    def handoff(self, handoff: Handoff, gateway_s: float, duration_s: float) -> None:
-        """Count one handoff."""
-        capability = "" if handoff.reason in _UNKNOWN else handoff.capability
-        key = (capability, handoff.agent, handoff.policy, handoff.outcome.value)
-        handoffs = self._handoffs
-        if key not in handoffs and len(handoffs) >= MAX_SERIES:
-            key = ("other", "other", "other", handoff.outcome.value)
-        handoffs[key] = handoffs.get(key, 0) + 1
-        if handoff.reason:
-            refused = (handoff.reason, handoff.policy)
-            self._refusals[refused] = self._refusals.get(refused, 0) + 1
+    def handoff(self, handoff: Handoff, gateway_s: float, duration_s: float, sampled: bool = False) -> None:
+        """Count one handoff; one that is `sampled` has a trace that tells more."""
+        outcome, reason = handoff.outcome.value, handoff.reason
+        capability = "" if reason in _UNKNOWN else handoff.capability
+        self._handoffs.add((capability, handoff.agent, handoff.policy, outcome))
+        group = self._principals.of(handoff.caller)
+        self._by_principal.add((group, outcome))
+        if reason:
+            self._refusals.add((handoff.policy, reason))
+            self._refused_principals.add((group, reason))
         if handoff.shadow:
-            change = (capability, handoff.shadow)
-            if change in self._shadow or len(self._shadow) < MAX_SERIES:
-                self._shadow[change] = self._shadow.get(change, 0) + 1
-        self._own.observe(gateway_s)
+            self._shadow.add((capability, handoff.shadow))
+        trace_id, at = "", 0.0
+        if sampled:
+            trace_id, at = handoff.trace_id, handoff.time.timestamp() + duration_s
+        self._own.observe(gateway_s, trace_id, at)
         if handoff.outcome is Outcome.COMPLETED:
-            durations = self._durations.get(capability)
-            if durations is None:
-                if len(self._durations) >= MAX_SERIES:
-                    capability = "other"
-                durations = self._durations.setdefault(capability, Histogram(HANDOFF_BUCKETS_S))
-            durations.observe(duration_s)
+            self._durations.of(capability).observe(duration_s, trace_id, at)
+        self._receive.observe(handoff.waited_ms / 1000, trace_id, at)
+        self._decide.observe(gateway_s, trace_id, at)
+        sent_ms, answered_ms, failed = handoff.sent_ms, handoff.answered_ms, handoff.failed
+        if sent_ms:
+            since_ms = failed[-1].ended_ms if failed else handoff.gateway_ms
+            self._connect.observe((sent_ms - since_ms) / 1000, trace_id, at)
+        if answered_ms:
+            self._first_byte.observe((answered_ms - sent_ms) / 1000, trace_id, at)
+            self._relay.observe((handoff.duration_ms - answered_ms) / 1000, trace_id, at)
 
     def connection_opened(self, listener: str) -> None:
         """Count an accepted connection."""
@@ -121,38 +188,34 @@ class Metrics(Collector):
         """Everything under way was judged by a new snapshot, so long after it came into force."""
         self._judged_again_s = seconds
 
-    def exposition(self) -> bytes:
-        """The text format that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def pieces(self, *, openmetrics: bool = False) -> Iterator[bytes]:
+        """What Prometheus scrapes, piece by piece."""
+        now = self._clock()
+        for counter in (
+            self._handoffs,
+            self._refusals,
+            self._by_principal,
+            self._refused_principals,
+            self._shadow,
+        ):
+            for piece in counter.pieces(now, openmetrics):
+                yield piece.encode()
+        for histograms in (self._durations, self._owns, self._phases):
+            for piece in histograms.pieces(now, openmetrics):
+                yield piece.encode()
+        for metric in self.registry.collect():
+            for piece in pieces(metric, openmetrics=openmetrics):
+                yield piece.encode()
+        if openmetrics:
+            yield END.encode()
+
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """All of it at once."""
+        return b"".join(self.pieces(openmetrics=openmetrics))
 
     def collect(self) -> Iterable[Metric]:
-        """For prometheus-client: the families, made from the numbers as they stand."""
-        yield _counter(
-            "phoenixflight_handoffs",
-            "Handoffs by capability, agent, policy and outcome.",
-            ("capability", "agent", "policy", "outcome"),
-            self._handoffs,
-        )
-        yield _counter(
-            "phoenixflight_refusals",
-            "Handoffs that did not complete, by reason and policy.",
-            ("reason", "policy"),
-            self._refusals,
-        )
-        durations = HistogramMetricFamily(
-            "phoenixflight_handoff_duration_seconds",
-            "A completed handoff, from its head's arrival to its last byte.",
-            labels=["capability"],
-        )
-        for capability, histogram in list(self._durations.items()):
-            durations.add_metric([capability], histogram.buckets(), histogram.total)
-        yield durations
-        own = HistogramMetricFamily(
-            "phoenixflight_gateway_duration_seconds",
-            "The gateway's own work before a request is on its way or refused.",
-        )
-        own.add_metric([], self._own.buckets(), self._own.total)
-        yield own
+        """For prometheus-client: what is of closed label sets, made from the numbers as they stand."""
+        yield _gauge("phoenixflight_ready", "1 when it is ready, as /readyz has it.", int(self.ready()))
         yield _gauge("phoenixflight_handoffs_in_flight", "Handoffs under way.", self.in_flight())
         yield _gauge("phoenixflight_tasks", "Tasks of the event loop; none belongs to a request alone.", self.tasks())
         open_connections = GaugeMetricFamily(
@@ -179,12 +242,6 @@ class Metrics(Collector):
             ("listener", "reason"),
             self._abuse,
         )
-        yield _counter(
-            "phoenixflight_shadow_changes",
-            "Handoffs that would have gone otherwise with the shadow policies enforced.",
-            ("capability", "change"),
-            self._shadow,
-        )
         yield _gauge(
             "phoenixflight_reauthorization_seconds",
             "From the newest revision's coming into force until every open exchange was judged by it.",
@@ -199,18 +256,20 @@ class Metrics(Collector):
         )
         yield _counter(
             "phoenixflight_lines_dropped",
-            "Lines lost to a writer that could not keep up, of the access log or the recording.",
+            "Lines lost to a writer that could not keep up, of the access log.",
             ("file",),
             {(name,): count for name, count in self.lines_dropped().items()},
         )
-        ends = GaugeMetricFamily(
-            "phoenixflight_certificate_end_timestamp_seconds",
-            "When the gateway's own certificate ends, and each revocation list.",
-            labels=["kind", "name"],
-        )
-        for key, end in self.certificate_ends().items():
-            ends.add_metric(list(key), end)
-        yield ends
+        lives = self.certificate_lives()
+        for at, what in enumerate(("start", "end")):
+            moments = GaugeMetricFamily(
+                f"phoenixflight_certificate_{what}_timestamp_seconds",
+                f"The {what} of the gateway's own certificate, and of each revocation list.",
+                labels=["kind", "name"],
+            )
+            for key, life in lives.items():
+                moments.add_metric(list(key), life[at])
+            yield moments
         info = GaugeMetricFamily("phoenixflight_revision_info", "The revision in force.", labels=["revision"])
         info.add_metric([self.revision], 1)
         yield info

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 
 from gateway.handoff import Handoff
-from gateway.recording import Decided, record
-from gateway.telemetry.lines import LineWriter
+from gateway.recording import Decided
+from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.tracing import Trace, Tracing
@@ -18,45 +19,40 @@ Sink = Callable[[Handoff, Decided], None]
 
 
 class Telemetry:
-    """Metrics, traces, the access log and the recording, behind what the data plane asks for."""
+    """Metrics, traces and the access log, behind what the data plane asks for."""
 
     def __init__(
         self,
         metrics: Metrics,
         tracing: Tracing,
         recent: Recent,
-        access_log: LineWriter | None = None,
-        recording: LineWriter | None = None,
+        access_log: AccessLog | None = None,
         sinks: tuple[Sink, ...] = (),
     ) -> None:
         self.metrics = metrics
         self.tracing = tracing
         self.recent = recent
         self.access_log = access_log
-        self.recording = recording
         self._sinks = sinks
         self.begin_trace = tracing.begin
+        self._ended = tracing.ended
         self.connection_opened = metrics.connection_opened
         self.connection_closed = metrics.connection_closed
         self.handshake_failed = metrics.handshake_failed
         self.abuse = metrics.abuse
         self.judged_again = metrics.judged_again
-        self._writers = [writer for writer in (access_log, recording) if writer is not None]
-        metrics.lines_dropped = lambda: {writer.name: writer.dropped for writer in self._writers}
+        metrics.lines_dropped = lambda: {access_log.name: access_log.dropped} if access_log is not None else {}
 
     def decision(self, decided: Decided) -> None:
         """A decision was taken."""
         self.recent.add(decided)
-        if self.recording is not None:
-            self.recording.write(record(decided))
 
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
-        self.metrics.handoff(handoff, gateway_s, duration_s)
+        self.metrics.handoff(handoff, gateway_s, duration_s, sampled=bool(trace.base and trace.flags & 1))
         if self.access_log is not None:
-            self.access_log.write(handoff)
-        if trace.span is not None:
-            self.tracing.end(trace, handoff)
+            self.access_log.write(handoff, trace)
+        self._ended(handoff, decided, trace)
         for sink in self._sinks:
             sink(handoff, decided)
 
@@ -65,19 +61,27 @@ class Telemetry:
         self.metrics.defects += 1
 
     async def close(self, force: asyncio.Event) -> None:
-        """Flush everything; `force` ends the wait for a collector of spans that does not answer."""
-        for writer in self._writers:
-            writer.close()
-        loop = asyncio.get_running_loop()
-        exported = asyncio.Event()
+        """Flush everything; `force` ends the wait for a collector that does not answer."""
+        if self.access_log is not None:
+            self.access_log.close()
+        exports = (self.tracing.export, self.access_log.export if self.access_log is not None else None)
+        told = [asyncio.create_task(_done(export.close)) for export in exports if export is not None]
+        if told:
+            forced = asyncio.create_task(force.wait())
+            forced.add_done_callback(lambda _: [each.cancel() for each in told])
+            await asyncio.wait(told)
+            forced.cancel()
 
-        def export() -> None:
-            self.tracing.close()
-            loop.call_soon_threadsafe(exported.set)
 
-        # Not in the executor, whose threads are waited for when the process ends.
-        threading.Thread(target=export, name="last spans", daemon=True).start()
-        waits = [asyncio.create_task(each.wait()) for each in (exported, force)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
+async def _done(close: Callable[[], None]) -> None:
+    """Wait for `close`, in a thread that the process does not wait for when it ends, as it does for the executor's."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def run() -> None:
+        close()
+        with contextlib.suppress(RuntimeError):  # the loop waits no longer
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="last exports", daemon=True).start()
+    await done.wait()

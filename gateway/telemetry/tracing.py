@@ -1,108 +1,133 @@
-"""W3C Trace Context in and out, and an OpenTelemetry span for each sampled handoff.
+"""W3C Trace Context in and out, and which handoffs become spans.
 
-An unsampled handoff makes no span object: its context is passed on as it came, or made anew.
+On the request's way there are only ids; a handoff's spans are made when it has ended, in the exporter's thread
+(`spans.py`), and so it is known by then whether it is worth telling of though it was not sampled.
+
+All ids of one handoff's spans are one random number and a small one, so that the span of each attempt has an id of its
+own which its agent gets as its parent, though none of these spans exists yet.
 """
 
 from __future__ import annotations
 
 import random
-import re
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
 
 import msgspec
-from opentelemetry import trace as otel
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from gateway import __version__
+from gateway.admission import RateLimiter
 from gateway.handoff import Handoff, Outcome
+from gateway.messages import Fields
+from gateway.packet import fields as names
+from gateway.packet.w3c import SAMPLED, read_traceparent
+from gateway.recording import Decided
+from gateway.telemetry.export import Export
+from gateway.telemetry.spans import ATTEMPT, HANDOFF, Ended, SpanContext, spans_of
+from gateway.telemetry.spec import TracingSpec
 
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
-_SAMPLED = 0x01
+MAX_PARENTS: Final = 4096
+"""Packets that later ones may name as their parent and be linked to; the oldest are forgotten."""
+MAX_ID_CHARACTERS: Final = 128
+"""A packet with a longer id is linked to by none."""
+
+_AS_IT_SHOULD_BE: Final = frozenset({Outcome.COMPLETED, Outcome.CANCELLED})
 
 
 class Trace(msgspec.Struct, frozen=True):
     """The trace context of one handoff."""
 
     header: bytes
-    """``traceparent`` for the agent."""
+    """``traceparent`` for the first agent that is asked."""
     trace_id: str
-    span: Span | None = None
-    """The handoff's span, when it is sampled."""
+    flags: int = 0
+    base: int = 0
+    """What the ids of the handoff's spans are made of; 0 when there will be none."""
+    parent: bytes = b""
+    """The caller's span, in hexadecimal."""
+
+    def renew(self, fields: Fields, number: int) -> None:
+        """Let the ``traceparent`` in `fields` name the span of attempt `number`, from 1."""
+        if self.base:
+            renewed = (names.TRACEPARENT, _header(self.trace_id, self.base + ATTEMPT + number, self.flags))
+            fields[:] = [item if item[0] != names.TRACEPARENT else renewed for item in fields]
 
 
 class Tracing:
-    """Decides which handoffs are sampled: as the caller did, or else a share of those without context."""
+    """Decides which handoffs are sampled, as the caller did, or else a share of them; and which others are kept."""
 
-    def __init__(self, otlp_endpoint: str | None = None, sample_ratio: float = 0.0) -> None:
-        """Args: `otlp_endpoint` is the OTLP/HTTP traces URL; ``None`` records no span."""
-        self._ratio = sample_ratio if otlp_endpoint else 0.0
-        self._provider: TracerProvider | None = None
-        self._tracer: otel.Tracer | None = None
-        if otlp_endpoint:
-            resource = Resource.create({"service.name": "phoenixflight-gateway", "service.version": __version__})
-            self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource)
-            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint)))
-            self._tracer = self._provider.get_tracer("gateway", __version__)
+    def __init__(
+        self,
+        spec: TracingSpec | None = None,
+        export: Export[Ended] | None = None,
+        chance: Callable[[], float] = random.random,
+        entropy: Callable[[int], int] = random.getrandbits,
+    ) -> None:
+        """Args: without `spec` and `export` no span is made."""
+        self.export = export
+        """Where spans go; ``None`` when there is nobody to tell."""
+        self._ratio = spec.sample_ratio if spec is not None else 0.0
+        self._slow_ms = spec.slow_s * 1000 if spec is not None else 0.0
+        self._kept_per_s = spec.kept_per_second if spec is not None else 0.0
+        self._kept = RateLimiter()
+        self._chance = chance
+        self._entropy = entropy
+        self._parents: OrderedDict[str, SpanContext] = OrderedDict()
+        """Of handoffs that become spans, by the packet's id."""
+        self.not_kept = 0
+        """Spans of handoffs that were worth keeping, and too many."""
 
-    def begin(self, traceparent: bytes, now: float) -> Trace:
-        """The context for one handoff, from the caller's ``traceparent`` (empty when it sent none)."""
-        matched = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-        if matched is not None and (matched[1] == b"ff" or not int(matched[2], 16) or not int(matched[3], 16)):
-            matched = None  # W3C Trace Context section 3.2.2: invalid, so start anew
-        if matched is not None:
-            sampled = bool(int(matched[4], 16) & _SAMPLED)
-            if not sampled or self._tracer is None:
-                return Trace(traceparent, matched[2].decode())
-            parent = SpanContext(
-                int(matched[2], 16), int(matched[3], 16), is_remote=True, trace_flags=TraceFlags(_SAMPLED)
-            )
-            return self._sampled(self._tracer, now, parent)
-        if self._tracer is not None and self._ratio and random.random() < self._ratio:
-            return self._sampled(self._tracer, now, None)
-        trace_id = "%032x" % (random.getrandbits(128) or 1)
-        header = b"00-%s-%016x-00" % (trace_id.encode(), random.getrandbits(64) or 1)
-        return Trace(header, trace_id)
+    def begin(self, decided: Decided) -> Trace:
+        """The context of a handoff that has just been decided on."""
+        traceparent = decided.verdict.traceparent
+        parent = read_traceparent(traceparent) if traceparent else None
+        if parent is not None:
+            trace_id, flags = parent.trace_id.decode(), parent.flags
+            if self.export is None:
+                return Trace(traceparent, trace_id, flags)  # we take no part in it
+        else:
+            trace_id = "%032x" % (self._entropy(128) or 1)
+            flags = SAMPLED if self._ratio and self._chance() < self._ratio else 0
+            if self.export is None:
+                return Trace(_header(trace_id, self._entropy(64) or 1, flags), trace_id)
+        base = (self._entropy(56) or 1) << 8
+        if flags & SAMPLED and decided.verdict.packet is not None:
+            self._remember(decided.verdict.packet.id, SpanContext(trace_id, base + HANDOFF, flags))
+        header = _header(trace_id, base + ATTEMPT + 1, flags)
+        return Trace(header, trace_id, flags, base, parent.span_id if parent is not None else b"")
 
-    def _sampled(self, tracer: otel.Tracer, now: float, parent: SpanContext | None) -> Trace:
-        context = otel.set_span_in_context(NonRecordingSpan(parent)) if parent is not None else None
-        span = tracer.start_span(
-            "handoff", context=context, kind=SpanKind.SERVER, start_time=int(now * 1e9), record_exception=False
-        )
-        own = span.get_span_context()
-        header = b"00-%032x-%016x-01" % (own.trace_id, own.span_id)
-        return Trace(header, "%032x" % own.trace_id, span)
-
-    def end(self, trace: Trace, handoff: Handoff) -> None:
-        """Complete the handoff's span, if it has one."""
-        span = trace.span
-        if span is None:
+    def ended(self, handoff: Handoff, decided: Decided, trace: Trace) -> None:
+        """Export the spans of a handoff that has ended, if it was sampled or is worth keeping."""
+        export = self.export
+        if export is None or not (trace.flags & SAMPLED or self._worth_keeping(handoff)):
             return
-        attributes = {
-            "flight.id": handoff.flight_id,
-            "flight.capability": handoff.capability,
-            "flight.from": handoff.caller,
-            "flight.agent": handoff.agent,
-            "flight.policy": handoff.policy,
-            "flight.rule": handoff.rule,
-            "flight.revision": handoff.revision,
-            "flight.outcome": handoff.outcome.value,
-            "flight.reason": handoff.reason,
-            "gen_ai.conversation.id": handoff.conversation,
-            "http.request.method": handoff.method,
-            "url.path": handoff.path.partition("?")[0],
-            "server.address": handoff.authority,
-        }
-        span.set_attributes({name: value for name, value in attributes.items() if value})
-        span.set_attribute("http.response.status_code", handoff.status)
-        if handoff.outcome is Outcome.FAILED:
-            span.set_status(Status(StatusCode.ERROR, handoff.reason))
-        span.end(int((handoff.time.timestamp() + handoff.duration_ms / 1000) * 1e9))
+        if not trace.flags & SAMPLED:
+            if not self._may_keep(handoff):
+                self.not_kept += spans_of(handoff)
+                return
+            self._remember(handoff.flight_id, SpanContext(trace.trace_id, trace.base + HANDOFF, trace.flags))
+        parent = self._parents.get(handoff.parent) if handoff.parent else None
+        export.add(Ended.of(handoff, decided, trace.base, trace.flags, trace.parent, parent))
 
-    def close(self) -> None:
-        """Export what is left."""
-        if self._provider is not None:
-            self._provider.shutdown()
+    def _worth_keeping(self, handoff: Handoff) -> bool:
+        if handoff.outcome not in _AS_IT_SHOULD_BE:
+            return True
+        # A stream that lives long is not slow: what counts is when its answer began.
+        return (handoff.answered_ms or handoff.duration_ms) >= self._slow_ms
+
+    def _may_keep(self, handoff: Handoff) -> bool:
+        rate = self._kept_per_s
+        return rate > 0 and not self._kept.take("kept", handoff.outcome.value, rate, max(rate, 1.0), monotonic())
+
+    def _remember(self, flight_id: str, context: SpanContext) -> None:
+        if not 0 < len(flight_id) <= MAX_ID_CHARACTERS:
+            return
+        self._parents[flight_id] = context
+        self._parents.move_to_end(flight_id)
+        if len(self._parents) > MAX_PARENTS:
+            self._parents.popitem(last=False)
+
+
+def _header(trace_id: str, span_id: int, flags: int) -> bytes:
+    return b"00-%s-%016x-%02x" % (trace_id.encode(), span_id, flags)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -13,14 +15,20 @@ from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.decision import NO_EVIDENCE, Evidence, Snapshot, decide
+from gateway.handoff import Handoff, Outcome
 from gateway.identity import Principal, SpiffeId
 from gateway.membership.file import load_agents
 from gateway.messages import RequestHead
 from gateway.packet import fields as names
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
-from gateway.recording import Decided, Recorded, record
+from gateway.recorder import Record
+from gateway.recorder.chain import Kind
+from gateway.recorder.record import record_of
+from gateway.recorder.segments import segments_in
+from gateway.recording import Decided
 from tests.conftest import member
+from tests.recorder.making import chain_in, ended
 
 run = CliRunner().invoke
 
@@ -67,11 +75,11 @@ def in_force(folder: Path) -> Snapshot:
     return Snapshot("r1", PolicySet(load_policies({"mesh.yaml": BEFORE})), agents)
 
 
-def generate(folder: Path, count: int) -> tuple[list[Recorded], dict[str, str]]:
+def generate(folder: Path, count: int) -> tuple[list[Record], dict[str, str]]:
     """Handoffs as they are recorded under `BEFORE`, and the flip that `AFTER` must cause, by id."""
     rng = random.Random(2026)
     force = in_force(folder)
-    made: list[Recorded] = []
+    made: list[Record] = []
     flips: dict[str, str] = {}
     for at in range(count):
         caller, hops, signed = rng.choice((PLANNER, CODER, SCOUT)), rng.randrange(6), rng.random() < 0.5
@@ -88,7 +96,8 @@ def generate(folder: Path, count: int) -> tuple[list[Recorded], dict[str, str]]:
         evidence = Evidence(caller, frozenset({b"@method"})) if signed else NO_EVIDENCE
         now = START + at
         verdict = decide(head, Principal(caller), force, now, rng.getrandbits, assume=evidence)
-        kept = record(Decided(head, Principal(caller), verdict, "r1", now))
+        decision = Decided(head, Principal(caller), verdict, "r1", now)
+        kept = record_of(ended(decision), decision)
         made.append(kept)
         if caller == PLANNER and hops in (2, 3):
             flips[kept.flight_id] = "allow -> refuse"
@@ -99,14 +108,20 @@ def generate(folder: Path, count: int) -> tuple[list[Recorded], dict[str, str]]:
     return made, flips
 
 
-def write(folder: Path, records: list[Recorded]) -> Path:
-    path = folder / "recording.jsonl"
-    path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in records))
-    return path
+def write(folder: Path, records: list[bytes]) -> Path:
+    shutil.rmtree(folder / "recorder", ignore_errors=True)
+    chain = chain_in(folder / "recorder" / "chain-0")
+    chain.append([(Kind.HANDOFF, each) for each in records])
+    chain.close()
+    return segments_in(chain.folder)[0]
+
+
+def encoded(records: list[Record]) -> list[bytes]:
+    return [msgspec.json.encode(each) for each in records]
 
 
 def replay(folder: Path, candidate: str) -> tuple[int, list[str]]:
-    options = {"--from": "recording.jsonl", "--with": candidate, "--members": "agents.yaml"}
+    options = {"--from": "recorder", "--with": candidate, "--members": "agents.yaml"}
     arguments = [word for name, file in options.items() for word in (name, str(folder / file))]
     result = run(app, ["policy", "replay", *arguments])
     return result.exit_code, result.output.splitlines()
@@ -114,7 +129,7 @@ def replay(folder: Path, candidate: str) -> tuple[int, list[str]]:
 
 def test_ten_thousand_handoffs_tell_each_flip_that_a_change_causes_and_no_other(folder: Path) -> None:
     made, expected = generate(folder, HANDOFFS)
-    write(folder, made)
+    write(folder, encoded(made))
     code, lines = replay(folder, "after")
     assert code == 1
     told = {line.split(": ")[1].split(" ")[0]: line.split(": ")[0] for line in lines[: len(expected)]}
@@ -131,7 +146,7 @@ def test_ten_thousand_handoffs_tell_each_flip_that_a_change_causes_and_no_other(
 
 def test_the_policies_that_were_in_force_flip_nothing(folder: Path) -> None:
     made, _ = generate(folder, 500)
-    write(folder, made)
+    write(folder, encoded(made))
     assert replay(folder, "before") == (0, ["500 packets, 0 flips"])
 
 
@@ -143,7 +158,7 @@ def test_a_flip_tells_the_packet_its_sender_and_both_rules(folder: Path) -> None
         ("other agent", "allow by mesh/scouts, to executor-2 -> allow by mesh/scouts, to executor-1"),
     ):
         one = next(each for each in made if expected.get(each.flight_id) == kind)
-        write(folder, [one])
+        write(folder, encoded([one]))
         code, lines = replay(folder, "after")
         assert code == 1
         start = f"{kind}: {one.flight_id} {one.caller} code.execute: {told.format(one)}"
@@ -153,22 +168,26 @@ def test_a_flip_tells_the_packet_its_sender_and_both_rules(folder: Path) -> None
 def test_what_was_refused_before_policy_was_asked_is_counted_apart(folder: Path) -> None:
     head = RequestHead(b"GET", b"https", b"g", b"/", [])
     malformed = decide(head, Principal(PLANNER), in_force(folder), START, lambda _: 0)
-    write(folder, [record(Decided(head, Principal(PLANNER), malformed, "r1", START))])
+    decision = Decided(head, Principal(PLANNER), malformed, "r1", START)
+    handoff = Handoff(datetime.fromtimestamp(START, UTC), Outcome.REFUSED, reason="malformed-packet")
+    write(folder, encoded([record_of(handoff, decision)]))
     assert replay(folder, "after") == (0, ["1 packets (1 were refused before policy was asked), 0 flips"])
 
 
-@pytest.mark.parametrize("broken", [b"{", b'{"time": 1}', b'{"time":"2026-01-01T00:00:00Z","allow":true,"from":"me"}'])
+OTHER = b'{"time":"2026-01-01T00:00:00Z","outcome":"completed","decided":{"allow":true},"from":"me"}'
+
+
+@pytest.mark.parametrize("broken", [b"{}", b'{"time": 1}', OTHER])
 def test_a_bad_record_exits_2_with_its_line(folder: Path, broken: bytes) -> None:
     made, _ = generate(folder, 3)
-    path = write(folder, made)
-    path.write_bytes(path.read_bytes() + broken + b"\n")
+    path = write(folder, [*encoded(made), broken])
     code, lines = replay(folder, "before")
     assert code == 2
-    assert lines[-1].startswith(f"{path}:4:1: no record: ")
+    assert lines[-1].startswith(f"{path}:5:1: no record: " if broken is not OTHER else f"{folder / 'recorder'}:1:1: ")
 
 
 def test_files_that_are_missing_or_not_valid_exit_2(folder: Path) -> None:
-    assert replay(folder, "before") == (2, [f"{folder / 'recording.jsonl'}:1:1: No such file or directory"])
+    assert replay(folder, "before") == (2, [f"{folder / 'recorder'}:1:1: No such file or directory"])
     write(folder, [])
     assert replay(folder, "none") == (2, [f"{folder / 'none'}:1:1: No such file or directory"])
     (folder / "after" / "mesh.yaml").write_text(AFTER.replace("effect: allow", "effect: maybe"))

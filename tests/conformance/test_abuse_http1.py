@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.conformance.beside import beside, counts
+from tests.conformance.beside import beside, counted, counts
 from tests.conformance.test_abuse_http2 import answer_all
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, launch, member
+from tests.waiting import eventually
 
 PACKET = b"host: gateway\r\nflight-capability: code.execute\r\n"
 CHUNKED = b"POST /never HTTP/1.1\r\n" + PACKET + b"transfer-encoding: chunked\r\n\r\n"
@@ -24,7 +26,10 @@ KEEP_ALIVE = b"GET /run HTTP/1.1\r\n" + PACKET + b"\r\n"
 def gateway(tmp_path_factory: pytest.TempPathFactory, certs) -> Iterator[RunningGateway]:
     agent = RawAgent(answer_all)
     running = launch(
-        tmp_path_factory.mktemp("gateway"), certs, [member(agent.port)], limits={"headersTimeout": "500ms"}
+        tmp_path_factory.mktemp("gateway"),
+        certs,
+        [member(agent.port)],
+        limits={"headersTimeout": "500ms", "streamIdleTimeout": "1s"},
     )
     yield running
     running.stop()
@@ -123,9 +128,43 @@ def test_who_reads_no_answers_is_not_read_any_more(gateway: RunningGateway) -> N
         connection.connect(("127.0.0.1", gateway.plain_port))
         connection.settimeout(1.0)
         head = b"GET /head HTTP/1.1\r\n" + PACKET + b"x: " + b"y" * 16_000 + b"\r\n\r\n"
-        with pytest.raises(TimeoutError):
+        with pytest.raises((TimeoutError, ConnectionError)):  # it is held, or closed where it is too much
             for _ in range(2000):
                 connection.sendall(head)
+
+
+HEADS = b"GET /head HTTP/1.1\r\n" + PACKET + b"\r\n"
+UNREAD = {
+    "an answer that does not end": NEVER.replace(b"/never", b"/endless"),
+    "events that do not end": NEVER.replace(b"/never", b"/events"),
+    "answers that are whole": HEADS * 200,
+    "answers that are whole, and no more to come": HEADS * 199 + HEADS[:-2] + b"connection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["nothing", "a byte at a time"])
+@pytest.mark.parametrize("asked", UNREAD)
+def test_a_slow_reader_holds_the_agent_back_and_is_cut_off_by_the_clock(
+    gateway: RunningGateway, asked: str, size: int
+) -> None:
+    deadline = time.monotonic() + 20
+    with (
+        counts(gateway, "phoenixflight_abuse_total", listener="local", reason="slow-reader"),
+        beside(gateway, max_growth_bytes=32 * 1024 * 1024),
+        socket.socket() as connection,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", gateway.plain_port))
+        connection.sendall(UNREAD[asked])
+        cut_off = select.poll()
+        cut_off.register(connection, select.POLLERR)
+        while not cut_off.poll(10):
+            assert time.monotonic() < deadline
+            if size:
+                connection.recv(size)
+    eventually(lambda: counted(gateway, "phoenixflight_handoffs_in_flight") == 0)
+    eventually(lambda: counted(gateway, "phoenixflight_connections", listener="local") == 0)
 
 
 AMBIGUOUS_ANSWERS = {

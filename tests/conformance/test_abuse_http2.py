@@ -82,7 +82,8 @@ class Abuser:
 
 
 def answer_all(agent: RawAgent, connection: socket.socket) -> None:
-    """``/large`` gets 300 kB, ``/head`` a head of 30 kB, ``/never`` nothing, everything else a few bytes."""
+    """What the path asks for: ``/large`` 300 kB, ``/head`` a head of 30 kB, ``/never`` nothing, ``/endless`` a body
+    without end, ``/events`` the same in events; everything else gets a few bytes."""
     seen = b""
     while True:
         data = connection.recv(65536)
@@ -93,6 +94,11 @@ def answer_all(agent: RawAgent, connection: socket.socket) -> None:
             head, _, seen = seen.partition(b"\r\n\r\n")
             if b" /never " in head:
                 continue
+            if b" /endless " in head or b" /events " in head:
+                kind = b"text/event-stream" if b" /events " in head else b"text/plain"
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n\r\n" % kind)
+                while True:
+                    connection.sendall(b"data: more of the same\n\n" * 1000)
             body = BODY if b" /large " in head else b"ok"
             field = b"x-large: %b\r\n" % BODY[:30_000] if b" /head " in head else b""
             connection.sendall(b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n" % (field, len(body)) + body)

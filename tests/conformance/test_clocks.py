@@ -12,10 +12,10 @@ from collections.abc import Callable
 import h2.events
 import pytest
 
-from tests.conformance.test_http1 import HEAD
+from tests.conformance.beside import beside
+from tests.conformance.test_http1 import HEAD, OK
 from tests.conformance.test_http2 import HEADERS, connect
 from tests.conftest import RawAgent, RunningGateway, StartGateway, member
-from tests.waiting import eventually
 
 MakeAgent = Callable[[Callable[[RawAgent, socket.socket], None]], RawAgent]
 LONGEST_S = 10
@@ -26,11 +26,17 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+def serve_polite(agent: RawAgent, connection: socket.socket) -> None:
+    """Answer those who are `beside`, up to the head of another request."""
+    while b" /polite " in agent.read_head(connection):
+        connection.sendall(OK)
+
+
 def answering(*pieces: bytes) -> Callable[[RawAgent, socket.socket], None]:
     """An agent that sends `pieces`, and then nothing, until the gateway lets go."""
 
     def serve(agent: RawAgent, connection: socket.socket) -> None:
-        agent.read_head(connection)
+        serve_polite(agent, connection)
         for piece in pieces:
             connection.sendall(piece)
         while connection.recv(65536):
@@ -66,9 +72,15 @@ def reason(answer: bytes) -> tuple[int, str]:
 
 def test_a_body_that_stops_is_told_408(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
     gateway = start_gateway([member(raw_agent(answering()).port)], limits={"bodyTimeout": "1s"})
-    caller = Caller(gateway, HEAD + b"content-length: 10\r\n\r\nabc")
-    assert reason(caller.rest()) == (408, "request-timeout")
-    assert gateway.handoff(reason="request-timeout")["bytes_in"] == 3
+    with beside(gateway):
+        caller = Caller(gateway, HEAD + b"content-length: 10\r\n\r\nabc")
+        assert reason(caller.rest()) == (408, "request-timeout")
+        assert gateway.handoff(reason="request-timeout")["bytes_in"] == 3
+        peer = connect(gateway)
+        peer.socket.settimeout(LONGEST_S)
+        stream = peer.request(HEADERS, ended=False)
+        assert dict(peer.event(h2.events.ResponseReceived, stream).headers)[":status"] == "408"
+        peer.socket.close()
 
 
 def test_a_body_that_trickles_is_told_408(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
@@ -86,7 +98,8 @@ def test_a_body_that_trickles_is_told_408(raw_agent: MakeAgent, start_gateway: S
     trickling = threading.Thread(target=trickle)
     trickling.start()
     try:
-        assert caller.socket.recv(65536).startswith(b"HTTP/1.1 408 ")
+        with beside(gateway):
+            assert caller.socket.recv(65536).startswith(b"HTTP/1.1 408 ")
     finally:
         stop.set()
         trickling.join()
@@ -96,16 +109,17 @@ def test_a_body_that_trickles_is_told_408(raw_agent: MakeAgent, start_gateway: S
 
 def test_an_agent_that_does_not_answer_is_a_504(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
     gateway = start_gateway([member(raw_agent(answering()).port)], limits={"responseTimeout": "1s"})
-    assert reason(Caller(gateway, HEAD + b"connection: close\r\ncontent-length: 0\r\n\r\n").rest()) == (
-        504,
-        "deadline-exceeded",
-    )
+    with beside(gateway):
+        answer = Caller(gateway, HEAD + b"connection: close\r\ncontent-length: 0\r\n\r\n").rest()
+    assert reason(answer) == (504, "deadline-exceeded")
 
 
 def test_an_agent_that_takes_none_of_a_body_is_a_504(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
+    over = threading.Event()
+
     def deaf(agent: RawAgent, connection: socket.socket) -> None:
-        agent.read_head(connection)
-        eventually(lambda: bool(gateway.handoffs()))
+        serve_polite(agent, connection)
+        over.wait(LONGEST_S)
 
     gateway = start_gateway([member(raw_agent(deaf).port)], limits={"responseTimeout": "1s", "bodyTimeout": "1s"})
     caller = Caller(gateway, HEAD + b"content-length: 100000000\r\n\r\n")
@@ -116,7 +130,9 @@ def test_an_agent_that_takes_none_of_a_body_is_a_504(raw_agent: MakeAgent, start
 
     sending = threading.Thread(target=send)
     sending.start()
-    assert caller.socket.recv(65536).startswith(b"HTTP/1.1 504 ")
+    with beside(gateway):
+        assert caller.socket.recv(65536).startswith(b"HTTP/1.1 504 ")
+    over.set()
     caller.socket.shutdown(socket.SHUT_RDWR)
     sending.join()
     caller.socket.close()
@@ -125,7 +141,8 @@ def test_an_agent_that_takes_none_of_a_body_is_a_504(raw_agent: MakeAgent, start
 def test_a_silent_event_stream_ends_with_an_error_event(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
     agent = raw_agent(answering(SSE, chunk(b"data: 1\n\n")))
     gateway = start_gateway([member(agent.port)], limits={"streamIdleTimeout": "1s"})
-    answer = Caller(gateway, HEAD + b"connection: close\r\ncontent-length: 0\r\n\r\n").rest()
+    with beside(gateway):
+        answer = Caller(gateway, HEAD + b"connection: close\r\ncontent-length: 0\r\n\r\n").rest()
     assert answer.endswith(b"\r\n0\r\n\r\n")
     assert b"data: 1\n\n" in answer
     assert b'event: error\ndata: {"type":"urn:phoenixflight:deadline-exceeded"' in answer
@@ -147,7 +164,7 @@ def test_a_silent_grpc_call_ends_with_a_status(raw_agent: MakeAgent, start_gatew
 def test_a_silent_plain_body_is_reset(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
     agent = raw_agent(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"))
     gateway = start_gateway([member(agent.port)], limits={"streamIdleTimeout": "1s"})
-    with pytest.raises(ConnectionResetError):
+    with beside(gateway), pytest.raises(ConnectionResetError):
         Caller(gateway, HEAD + b"content-length: 0\r\n\r\n").rest()
     peer = connect(gateway)
     peer.socket.settimeout(LONGEST_S)
@@ -171,14 +188,15 @@ def test_a_live_stream_outlives_the_clock_for_silence(raw_agent: MakeAgent, star
 
 def test_a_ceiling_ends_a_live_stream(raw_agent: MakeAgent, start_gateway: StartGateway) -> None:
     def lively(agent: RawAgent, connection: socket.socket) -> None:
-        agent.read_head(connection)
+        serve_polite(agent, connection)
         connection.sendall(SSE)
         while True:
             connection.sendall(chunk(b"data: x\n\n"))
             time.sleep(0.1)
 
     gateway = start_gateway([member(raw_agent(lively).port)], limits={"maxStreamDuration": "1s"})
-    answer = Caller(gateway, HEAD + b"connection: close\r\ncontent-length: 0\r\n\r\n").rest()
+    with beside(gateway):
+        answer = Caller(gateway, HEAD + b"connection: close\r\ncontent-length: 0\r\n\r\n").rest()
     assert b"event: error\n" in answer
 
 
@@ -207,5 +225,6 @@ def test_readers_of_a_silent_event_stream_get_comments(raw_agent: MakeAgent, sta
 def test_a_body_over_the_bound_is_told_413(raw_agent: MakeAgent, start_gateway: StartGateway, head: bytes) -> None:
     agent = raw_agent(answering())
     gateway = start_gateway([member(agent.port)], limits={"maxBodyBytes": 10})
-    assert reason(Caller(gateway, HEAD + head).rest()) == (413, "body-too-large")
+    with beside(gateway):
+        assert reason(Caller(gateway, HEAD + head).rest()) == (413, "body-too-large")
     assert b"abcdefghijk" not in b"".join(agent.received)

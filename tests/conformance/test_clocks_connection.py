@@ -16,7 +16,7 @@ from hyperframe.frame import ContinuationFrame, HeadersFrame
 from tests.conformance.beside import beside, counted
 from tests.conformance.test_http1 import OK, answer_each
 from tests.conformance.test_http2 import HEADERS, Peer, connect
-from tests.conformance.test_retries import ask
+from tests.conformance.test_retries import ask, packet
 from tests.conftest import RawAgent, RunningGateway, StartGateway, member
 from tests.waiting import eventually
 
@@ -212,7 +212,7 @@ def test_an_agent_that_gives_no_sign_of_life_is_lost_and_one_that_does_is_waited
         limits={"upstreamPingAfter": "500ms", "upstreamPingTimeout": "3s"},
     )
     with ThreadPoolExecutor(6) as threads:
-        asked = [threads.submit(ask, gateway, "GET") for _ in range(6)]
+        asked = [threads.submit(ask, gateway, "GET", headers=packet(number)) for number in range(6)]
         assert {each.result().text for each in asked} == {"ok"}
     assert hanging.received
     assert len(thinking.received) == 2

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from tests.conformance.beside import counted
 from tests.conformance.test_http1 import answer_each
-from tests.conftest import CAPABILITY, RawAgent, StartGateway, free_port, member
+from tests.conformance.test_revocation import EventSource, last_words, listening
+from tests.conformance.trust import enforce, policy, rule
+from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, free_port, member
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -98,3 +105,75 @@ def test_flight_timeout_ends_in_504(raw_agent, start_gateway: StartGateway) -> N
     assert response.json()["type"] == "urn:phoenixflight:deadline-exceeded"
     (line,) = [line for line in agent.received[0].split(b"\r\n") if line.startswith(b"flight-timeout: ")]
     assert 0 < int(line.partition(b": ")[2]) <= 300
+
+
+def test_a_refusal_tells_nothing_of_what_is_not_its_callers(agent: RawAgent, start_gateway: StartGateway) -> None:
+    members = [member(agent.port), member(agent.port, "vault", capabilities=["secret.read"], state="draining")]
+    rules = rule("planners", callers="planner"), rule("coders-secrets", callers="coder", to={"minTrust": 0.9})
+    gateway = start_gateway(members, policy=policy(*rules))
+    told = []
+    for capability in ("code.execute", "secret.read", "no.such"):
+        with gateway.client("mallory") as client:
+            response = client.post("/run", headers={"flight-capability": capability, "flight-id": '"one"'})
+        assert response.json()["type"] == "urn:phoenixflight:no-policy-allows"
+        told.append(response.text.replace(capability, "CAPABILITY"))
+        fields = {name for name, _ in response.headers.multi_items()}
+        assert not fields & {"flight-agent", "flight-decision", "flight-attempts"}
+    assert len(set(told)) == 1, "whether there is such a capability makes no difference"
+    for secret in ("executor-1", "vault", str(agent.port), "planner", "coder"):
+        assert secret not in told[0]
+
+
+# -- failing ------------------------------------------------------------------------------------------------
+
+
+def with_a_defect(gateway: RunningGateway, function: str) -> None:
+    """Start the gateway again, as a program in which this function of `gateway.proxy.exchange` raises."""
+    gateway.stop()
+    program = f"""
+import gateway.cli
+import gateway.proxy.exchange
+
+def fail(*_):
+    raise LookupError("a defect of ours")
+
+gateway.proxy.exchange.{function} = fail
+gateway.cli.main()
+"""
+    with (gateway.folder / "stderr.log").open("ab") as errors:
+        gateway.process = subprocess.Popen(
+            [sys.executable, "-c", program, "run", "--config", str(gateway.folder / "gateway.yaml")],
+            stdout=errors,
+            stderr=errors,
+        )
+    eventually(gateway.ready, 40)
+
+
+def test_an_error_in_deciding_is_a_refusal_that_is_counted_and_nothing_is_forwarded(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway([member(agent.port)])
+    with_a_defect(gateway, "decide")
+    for http2 in (False, True):
+        with gateway.client(http2=http2) as client:
+            response = client.post("/run", headers=CAPABILITY, content=b"job")
+            assert response.status_code == 500
+            assert response.json()["type"] == "urn:phoenixflight:internal"
+            assert "defect of ours" not in response.text
+            grpc = client.post("/run", headers={**CAPABILITY, "content-type": "application/grpc"})
+            assert (grpc.status_code, grpc.headers["grpc-status"]) == (200, "13")
+    assert agent.connections == 0
+    assert counted(gateway, "phoenixflight_defects_total") == 4
+    eventually(lambda: len(gateway.handoffs()) == 4)
+    assert {(each["outcome"], each["reason"]) for each in gateway.handoffs()} == {("refused", "internal")}
+    assert "LookupError: a defect of ours" in gateway.log()
+
+
+def test_a_stream_that_cannot_be_judged_again_ends(raw_agent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(EventSource(raw_agent).port)])
+    with_a_defect(gateway, "judge")
+    with listening(gateway.client()) as one, listening(gateway.client(http2=True)) as other:
+        enforce(gateway, policy(rule("others")))
+        assert [last_words(one), last_words(other)] == ["internal", "internal"]
+    assert counted(gateway, "phoenixflight_defects_total") == 2
+    gateway.handoff(outcome="revoked", reason="internal")

@@ -11,6 +11,7 @@ import h2.config
 import h2.connection
 import pytest
 
+from gateway.recorder import Reader
 from tests.conftest import RawAgent, RunningGateway, StartGateway, member
 from tests.waiting import eventually
 
@@ -184,13 +185,14 @@ def test_a_collector_that_does_not_answer_holds_nobody_up_who_insists(raw_agent,
     tracing = {"otlpEndpoint": f"http://127.0.0.1:{deaf.port}/v1/traces", "sampleRatio": 1.0}
     gateway = start_gateway(
         [member(raw_agent(ok).port)],
-        telemetry={"accessLog": "access.log", "recording": "recording.jsonl", "tracing": tracing},
+        telemetry={"accessLog": "access.log", "tracing": tracing},
+        recorder={"folder": "recorder"},
     )
     with connect(gateway) as connection:
         connection.sendall(REQUEST)
         answer(connection)
     gateway.process.send_signal(signal.SIGTERM)
     eventually(lambda: deaf.connections and len(gateway.handoffs()) == 1)
-    assert (gateway.folder / "recording.jsonl").read_text().count("\n") == 1
+    eventually(lambda: len(list(Reader(gateway.folder / "recorder").records())) == 1)
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(5) == 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
+import h2.events
 import httpx
 import pytest
 
 from gateway.control.certs_dev import Authority, issue_dev_certificates, write_pair
-from tests.conformance.test_http1 import answer_each
+from gateway.packet.fields import GATEWAY_ONLY_RESPONSE
+from tests.conformance.test_http1 import HEAD, answer_each
+from tests.conformance.test_http2 import HEADERS, Peer, connect, h2_agent
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, client_context, eventually, member
 
 
@@ -148,3 +153,78 @@ def test_an_agent_over_mtls_sees_the_gateway_s_identity(start_gateway: StartGate
     with gateway.client(http2=True) as client:
         assert client.post("/run", headers=CAPABILITY).status_code == 200
     assert seen == ["spiffe://mesh.local/ns/phoenixflight/sa/gateway"]
+
+
+# -- what an agent says of itself ---------------------------------------------------------------------------
+
+
+FORGED = [(name.decode(), '"forged"') for name in sorted(GATEWAY_ONLY_RESPONSE)]
+HONEST = ("x-own", '"honest"')
+Section = list[tuple[str, str]]
+
+
+def forging_over_http1(agent: RawAgent, connection: socket.socket) -> None:
+    """Writes what only the gateway says, in any case of letters, wherever a field may stand."""
+
+    def written(*fields: tuple[str, str]) -> bytes:
+        return b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in fields) + b"\r\n"
+
+    agent.read_head(connection)
+    forged = written(HONEST, *FORGED, *((name.title(), value) for name, value in FORGED))
+    connection.sendall(b"HTTP/1.1 103 Early Hints\r\n" + forged)
+    connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + forged)
+    connection.sendall(b"2\r\nok\r\n0\r\n" + forged)
+    connection.recv(1)
+
+
+def forging_over_http2(peer: Peer, agent: RawAgent) -> None:
+    """The same."""
+    stream = peer.event(h2.events.RequestReceived).stream_id
+    peer.h2.send_headers(stream, [(":status", "103"), HONEST, *FORGED])
+    peer.h2.send_headers(stream, [(":status", "200"), HONEST, *FORGED])
+    peer.h2.send_data(stream, b"ok")
+    peer.h2.send_headers(stream, [HONEST, *FORGED], end_stream=True)
+    peer.flush()
+    while peer.socket.recv(1000):  # until the gateway closes
+        pass
+
+
+def over_http1(gateway: RunningGateway) -> list[Section]:
+    """The interim head, the head and the trailers of an answer."""
+    with socket.create_connection(("127.0.0.1", gateway.plain_port), 10) as connection:
+        connection.sendall(HEAD + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    interim, head, body, end = received.decode().split("\r\n\r\n")
+    assert (body.partition("0\r\n")[0], end) == ("2\r\nok\r\n", "")
+    sections = interim.partition("\r\n")[2], head.partition("\r\n")[2], body.partition("0\r\n")[2]
+    return [[tuple(line.lower().split(": ", 1)) for line in section.split("\r\n")] for section in sections]
+
+
+def over_http2(gateway: RunningGateway) -> list[Section]:
+    """The same."""
+    peer = connect(gateway)
+    peer.socket.settimeout(10)
+    stream = peer.request(HEADERS)
+    kinds = h2.events.InformationalResponseReceived, h2.events.ResponseReceived, h2.events.TrailersReceived
+    with contextlib.closing(peer.socket):
+        return [list(peer.event(kind, stream).headers) for kind in kinds]
+
+
+AGENTS_THAT_FORGE = {"http/1.1": forging_over_http1, "h2c": h2_agent(forging_over_http2)}
+CALLERS = {"http1-caller": over_http1, "http2-caller": over_http2}
+
+
+@pytest.mark.parametrize(("protocol", "caller"), list(itertools.product(AGENTS_THAT_FORGE, CALLERS)))
+def test_an_agent_cannot_write_what_only_the_gateway_says(
+    raw_agent, start_gateway: StartGateway, protocol: str, caller: str
+) -> None:
+    agent = raw_agent(AGENTS_THAT_FORGE[protocol])
+    gateway = start_gateway([member(agent.port, protocol=protocol)])
+    sections = CALLERS[caller](gateway)
+    assert [HONEST in section for section in sections] == [True] * 3
+    assert not [field for section in sections for field in section if "forged" in field[1]]
+    said = [name for name, _ in sections[1] if name.encode() in GATEWAY_ONLY_RESPONSE]
+    assert sorted(said) == ["flight-agent", "flight-decision", "flight-id"]
+    assert ("flight-agent", '"executor-1"') in sections[1]

@@ -14,6 +14,7 @@ import pytest
 from gateway.overload import Level
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, client_context, member
+from tests.fleet import numbers
 from tests.membership.registering import registering, soon
 from tests.waiting import eventually
 
@@ -125,8 +126,12 @@ def test_a_caller_has_only_so_many_requests_under_way(silent: RawAgent, start_ga
     assert "urn:phoenixflight:rate-limited" in body
     assert metric(gateway, 'shed_total{reason="concurrency"}') == 1
     # Another caller is let in, to the agent that answers nobody.
-    with gateway.client() as another, pytest.raises(httpx.ReadTimeout):
-        another.get("/run", headers=CAPABILITY, timeout=0.5)
+    with (
+        socket.create_connection(("127.0.0.1", gateway.tls_port), 5) as raw,
+        client_context(gateway.certs).wrap_socket(raw, server_hostname="127.0.0.1") as another,
+    ):
+        another.sendall(REQUEST)
+        eventually(lambda: len(silent.received) == 3)
     open_ones.pop().close()
     eventually(lambda: metric(gateway, "handoffs_in_flight") == 1)
     ask(gateway, third)
@@ -305,3 +310,8 @@ def test_a_request_that_waited_at_the_door_arrives_whole(raw_agent, start_gatewa
             return [each.content for each in answers]
 
     assert asyncio.run(all_at_once()) == bodies
+    handoffs = eventually(lambda: len(gateway.handoffs()) == len(bodies) and gateway.handoffs())
+    waited_ms = sum(handoff["waited_ms"] for handoff in handoffs)
+    assert waited_ms > 0
+    summed = numbers(gateway.admin("/metrics").text, "phoenixflight_phase_duration_seconds_sum")['phase="receive"']
+    assert summed == pytest.approx(waited_ms / 1000)

@@ -17,7 +17,7 @@ from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, m
 from tests.waiting import eventually
 
 PACKETS = 12
-"""Enough for each of two agents to be the first choice of some."""
+"""Enough for each of two agents to be the first choice of some: by their ids, so of the same each time."""
 UNMOVED = {"outlier": {"consecutiveFailures": 1_000_000}, "reliability": {"halfLife": "1ms"}}
 """Nobody is ejected, or has a smaller share, so that agents go on failing."""
 KEY = {"idempotency-key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
@@ -47,7 +47,15 @@ def ask(gateway: RunningGateway, method: str, path: str = "/run", **more: object
 
 
 def ask_often(gateway: RunningGateway, method: str, path: str = "/run", **more: object) -> list[httpx.Response]:
-    return [ask(gateway, method, path, **more) for _ in range(PACKETS)]
+    headers = more.pop("headers", {})
+    return [
+        ask(gateway, method, path, headers={**packet(number), **headers}, **more)  # type: ignore[dict-item]
+        for number in range(PACKETS)
+    ]
+
+
+def packet(number: int) -> dict[str, str]:
+    return {"flight-id": f'"packet-{number}"'}
 
 
 def retries(gateway: RunningGateway, **labels: str) -> float:
@@ -166,7 +174,10 @@ def test_a_delay_before_a_retry_leaves_time_for_it(raw_agent: MakeAgent, start_g
     gateway = start_gateway(two(failing, willing), health=UNMOVED, retries={"backoff": "1h", "budgetFloor": PACKETS})
     began = time.monotonic()
     with ThreadPoolExecutor(PACKETS) as threads:
-        asked = [threads.submit(ask, gateway, "GET", headers={"flight-timeout": "2000"}) for _ in range(PACKETS)]
+        asked = [
+            threads.submit(ask, gateway, "GET", headers={**packet(number), "flight-timeout": "2000"})
+            for number in range(PACKETS)
+        ]
         statuses = {each.result().status_code for each in asked}
     # By chance the delay is over just before the deadline.
     assert 200 in statuses <= {200, 504}
@@ -192,7 +203,7 @@ def test_when_the_budget_is_used_up_packets_fail_and_agents_are_left_alone(
     failing, willing = raw_agent(breaks_off), raw_agent(waits)
     gateway = start_gateway(two(failing, willing), health=UNMOVED, retries={"budgetPercent": 0, "budgetFloor": 1})
     with ThreadPoolExecutor(PACKETS) as threads:
-        asked = [threads.submit(ask, gateway, "GET") for _ in range(PACKETS)]
+        asked = [threads.submit(ask, gateway, "GET", headers=packet(number)) for number in range(PACKETS)]
         eventually(lambda: retries(gateway, outcome="budget-exhausted") == len(failing.received) - 1 > 0)
         assert retries(gateway, outcome="retried") == 1
         gate.set()
@@ -213,7 +224,7 @@ def test_many_packets_of_an_agent_that_dies_have_their_turn_one_after_the_other(
     failing, willing = raw_agent(dies), raw_agent(answer_each)
     gateway = start_gateway(two(failing, willing), health=UNMOVED, retries={"budgetPercent": 0, "budgetFloor": 1})
     with ThreadPoolExecutor(PACKETS) as threads:
-        asked = [threads.submit(ask, gateway, "GET") for _ in range(PACKETS)]
+        asked = [threads.submit(ask, gateway, "GET", headers=packet(number)) for number in range(PACKETS)]
         eventually(lambda: len(failing.received) + len(willing.received) == PACKETS and len(failing.received) > 1)
         gate.set()
         assert {each.result().status_code for each in asked} == {200}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.config import ClientAuth, GatewaySpec, load_config
+from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec, load_config
 from gateway.control.files import read_sources
 from gateway.documents import DocumentError
 
@@ -39,7 +39,7 @@ spec:
   telemetry:
     accessLog: logs/access.log
     tracing: {otlpEndpoint: "http://127.0.0.1:4318/v1/traces", sampleRatio: 0.5}
-    recording: logs/recording.jsonl
+  recorder: {folder: logs/recorder, fsync: always, segmentBytes: 65536, maxAge: 24h, onFailure: continue}
   limits: {headersTimeout: 500ms, idleTimeout: 5m, maxTimeout: 1h, drainTimeout: 1.5s, maxHeaderBytes: 4096}
 """
 
@@ -61,11 +61,14 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     assert spec.admin.address == ("127.0.0.1", 9901)
     assert spec.telemetry.access_log == "stdout"
     assert spec.telemetry.tracing is None
-    assert spec.telemetry.recording is None
+    assert spec.recorder is None
     assert spec.identity is None
     assert spec.connect_authority is None
     assert spec.trusted_hops == ()
     assert spec.listeners[0].client_auth is ClientAuth.REQUIRE
+    assert ListenerSpec.model_fields["tls"].default is True
+    off = {name for name, value in spec.limits if value is None}
+    assert off == {"max_body_bytes", "max_stream_duration_s", "sse_keep_alive_s"}, "every other limit is on"
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
@@ -94,7 +97,9 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
     assert spec.connect_authority is not None
     assert spec.connect_authority.key == tmp_path / "certs" / "connect-ca-key.pem"
     assert spec.telemetry.access_log == str(tmp_path / "logs" / "access.log")
-    assert spec.telemetry.recording == tmp_path / "logs" / "recording.jsonl"
+    assert spec.recorder is not None
+    assert spec.recorder.folder == tmp_path / "logs" / "recorder"
+    assert not spec.recorder.folder.parent.exists(), "it is only made when there is something to record"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,9 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
         ("headersTimeout", "headers_timeout_s", "18:12: unknown field 'headers_timeout_s'; did you mean"),
         ("http://127", "ftp://127", "16:29: spec.telemetry.tracing.otlpEndpoint: expected an http:// or https:// URL"),
         ("0.5", "1.5", "16:77: spec.telemetry.tracing.sampleRatio: expected 1.0 or less"),
+        ("logs/recorder", "/dev/null/x", "17:22: spec.recorder.folder: /dev/null/x cannot be written: "),
+        ("maxAge: 24h", "key: none.pem", "17:78: spec.recorder.key: "),
+        ("65536", "1048576, maxBytes: 1048576", "17:85: spec.recorder.maxBytes: expected two files"),
         ("logs/access.log", '""', "15:16: spec.telemetry.accessLog: expected at least 1 character"),
         ("metadata: {name: test}\n", "", "1:1: metadata: this field is required"),
     ],

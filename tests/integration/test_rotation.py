@@ -8,14 +8,14 @@ import socket
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from cryptography import x509
 
-from gateway.control.certs_dev import issue_dev_certificates
+from gateway.control.certs_dev import CA_DAYS, Authority, issue_dev_certificates
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, ConfigMap, StartGateway, client_context, eventually, launch, member
 
@@ -107,3 +107,81 @@ def test_a_mounted_secret_is_followed_and_a_key_that_does_not_fit_is_refused(
     mount.swap(secret(fresh))
     eventually(lambda: serial(gateway.tls_port, certs) != before)
     assert gateway.admin("/status").json()["in_step_with_files"]
+
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=CA_DAYS + 1)
+
+
+def another_key(folder: Path, name: str) -> None:
+    shutil.copy(folder / "planner-key.pem", folder / f"{name}-key.pem")
+
+
+def an_expired_ca(folder: Path, name: str) -> None:
+    Authority.create("long ago", LONG_AGO).write(folder, name)
+
+
+def gone(folder: Path, name: str) -> None:
+    (folder / f"{name}.pem").unlink()
+
+
+def no_certificate(folder: Path, name: str) -> None:
+    (folder / f"{name}.pem").write_text("-----BEGIN CERTIFICATE-----\nnone\n")
+
+
+BROKEN = {
+    "a key that does not fit": (another_key, "gateway", "KEY_VALUES_MISMATCH"),
+    "a certificate that is gone": (gone, "gateway", "/gateway.pem'"),
+    "a certificate that is none": (no_certificate, "gateway", "Unable to load PEM file"),
+    "an expired bundle": (an_expired_ca, "ca", "/ca.pem): the CA has expired"),
+    "a bundle that is gone": (gone, "ca", "/ca.pem'"),
+    "a bundle that is none": (no_certificate, "ca", "Unable to load PEM file"),
+    "a key that does not fit the CA of tunnels": (another_key, "connect-ca", "/connect-ca-key.pem: not the key"),
+    "an expired CA of tunnels": (an_expired_ca, "connect-ca", "connectAuthority: the CA has expired"),
+    "a CA of tunnels that is gone": (gone, "connect-ca", "/connect-ca.pem'"),
+}
+
+
+def test_files_of_certificates_that_cannot_be_used_change_nothing_and_say_why(
+    raw_agent, certs: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "certs"
+    shutil.copytree(certs, own)
+    (tmp_path / "gateway").mkdir()
+    gateway = launch(tmp_path / "gateway", own, [member(raw_agent(answer_each).port)])
+    gateway.certs = certs  # callers have files of their own
+
+    def in_step() -> bool:
+        return bool(gateway.admin("/status").json()["in_step_with_files"])
+
+    def refused() -> str:
+        """Why the files as they are now are refused."""
+        return "" if in_step() else str(gateway.admin("/status").json()["last_refused"]["problems"][0])
+
+    try:
+        before = serial(gateway.tls_port, certs), gateway.revision()
+        for what, (breaks, name, told) in BROKEN.items():
+            kept = {file: file.read_bytes() for file in own.glob(f"{name}*.pem")}
+            breaks(own, name)
+            eventually(lambda told=told: told in refused())
+            assert (serial(gateway.tls_port, certs), gateway.revision()) == before, what
+            with gateway.client() as client:
+                assert client.post("/run", headers=CAPABILITY).status_code == 200, what
+            for file, content in kept.items():
+                file.write_bytes(content)
+            eventually(in_step)
+    finally:
+        gateway.stop()
+
+
+def test_a_bundle_may_keep_a_ca_that_has_expired(
+    raw_agent, start_gateway: StartGateway, certs: Path, tmp_path: Path
+) -> None:
+    an_expired_ca(tmp_path, "old")
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes((tmp_path / "old.pem").read_bytes() + (certs / "ca.pem").read_bytes())
+    identity = {"certificate": certs / "gateway.pem", "key": certs / "gateway-key.pem", "trustBundle": bundle}
+    gateway = start_gateway(
+        [member(raw_agent(answer_each).port)], identity={name: str(file) for name, file in identity.items()}
+    )
+    with gateway.client() as client:
+        assert client.post("/run", headers=CAPABILITY).status_code == 200

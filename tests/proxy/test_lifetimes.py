@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.codec import Http1Server, Http2Server
 from gateway.proxy.codec.events import ServerCodec
-from gateway.proxy.lifetimes import JITTER, Heading, Lifetimes
+from gateway.proxy.lifetimes import JITTER, Heading, Lifetimes, Unread
 
 HEAD = b"GET /run HTTP/1.1\r\nhost: gateway\r\nx: y\r\n\r\n"
 
@@ -41,6 +41,12 @@ def test_a_head_is_slow_only_when_it_is_the_same_one_all_the_time() -> None:
     assert [heading.unfinished_s(stream, now) for stream, now in ((1, 0), (1, 5), (3, 6), (3, 8), (0, 9), (3, 10))] == [
         *(0, 5, 0, 2, 0, 0)
     ]
+
+
+def test_who_takes_anything_at_all_is_waited_for_and_a_new_answer_has_its_time() -> None:
+    unread = Unread()
+    looks = ((0, 0), (90, 5), (90, 8), (95, 9), (80, 10), (80, 12), (0, 13), (0, 20), (7, 21), (7, 23))
+    assert [unread.untaken_s(waiting, now) for waiting, now in looks] == [0, 0, 3, 4, 0, 2, 0, 0, 0, 2]
 
 
 @pytest.mark.parametrize("make", [http1, http2])

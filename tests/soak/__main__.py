@@ -89,7 +89,11 @@ def soak(folder: Path, stack: ExitStack) -> int:
     workers = [Worker(folder, f"executor-{n}", module="tests.soak.agent") for n in range(AGENTS)]
     stack.callback(stop, workers)
     start(workers)
-    spec: dict[str, object] = {"limits": {"upstreamIdleTimeout": f"{IDLE_S}s"}}
+    spec: dict[str, object] = {
+        "limits": {"upstreamIdleTimeout": f"{IDLE_S}s"},
+        # Each handoff has its line, however many a second.
+        "telemetry": {"accessLog": "access.log", "maxLines": 1_000_000, "maxRefusedLines": 1_000_000},
+    }
     if shutil.which("redis-server"):
         redis = RedisServer(folder)
         stack.callback(redis.stop)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +63,15 @@ def test_pieces_are_whole_lines_and_no_longer_than_they_may_be(lines: list[bytes
     for piece in pieces:
         assert piece.endswith(b"\n") or piece == b""
         assert len(piece) <= most or piece.count(b"\n") == 1
+
+
+async def test_a_disk_that_is_full_costs_the_lines_and_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    writer = LineWriter(asyncio.get_running_loop(), "access log", Path("/dev/full"))
+    with caplog.at_level(logging.INFO, "gateway"):
+        for number in range(1, 4):
+            writer.write(Line("a", number, "text"))
+            while writer.dropped < number:  # noqa: ASYNC110 - a thread counts them
+                await asyncio.sleep(0.01)
+        writer.close()
+    (told,) = caplog.records
+    assert told.getMessage() == "the access log cannot be written: [Errno 28] No space left on device"

@@ -243,6 +243,18 @@ class Health:
         """How many agents are out now."""
         return len(self._members.out)
 
+    def why(self, name: str) -> str:
+        """Why the agent `name` is ejected, or has less than its share; empty when it is neither."""
+        record = self._members.altered.get(name)
+        if record is None:
+            return ""
+        if record.ejected:
+            assert record.reason is not None
+            left_s = max(0.0, record.until - self._clock())
+            until = f"in again in {left_s:.0f} s at the earliest" if left_s else "until its checks say otherwise"
+            return f"ejected: {record.reason.value}{f': {record.unhealthy}' if record.unhealthy else ''}; {until}"
+        return f"its reliability is {record.share:g}"
+
     def status(self) -> dict[str, object]:
         """What is not as it should be, as JSON values: how many, and the first `MAX_TOLD`; times count from now."""
         now, members = self._clock(), self._members

@@ -46,8 +46,6 @@ _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.
 _LAST_CHUNK = b"0\r\n\r\n"
 _MAX_HELD = 4
 """Events of pipelined requests, a read of body each at most, at which no more is read."""
-MAX_INTERIM = 32
-"""1xx answers to one request."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
 """What no ``connection`` field may take off a message on its way."""
 MAX_PIPELINED = 256
@@ -140,6 +138,8 @@ class _Http1:
         self._max_headers = max_headers
         self._out: list[bytes] = []
         self._events: list[Event] = []
+        self._small = bytearray()
+        """Of a body, small pieces in a row that are to become an event."""
         self._reading = 1
         """The message being read."""
         self._in_head = True
@@ -167,14 +167,22 @@ class _Http1:
         """httptools: a piece of body."""
         size = len(body)
         self._framing_bytes -= 17 * size
-        events = self._events
-        if size < SMALL_BYTES and events:
+        if size < SMALL_BYTES:
             # A chunk of a byte costs its sender six: let it not cost those behind us as much as a whole piece does.
-            last = events[-1]
-            if type(last) is DataReceived and last.stream == self._reading and last.size < JOINED_BYTES:
-                events[-1] = DataReceived(last.stream, last.data + body, last.size + size)
-                return
-        events.append(DataReceived(self._reading, body, size))
+            small = self._small
+            small += body
+            if len(small) >= JOINED_BYTES:
+                self._join()
+            return
+        self._join()
+        self._events.append(DataReceived(self._reading, body, size))
+
+    def _join(self) -> None:
+        """Make one event of the small pieces."""
+        small = self._small
+        if small:
+            self._events.append(DataReceived(self._reading, bytes(small), len(small)))
+            small.clear()
 
     def output(self) -> bytes:
         if not self._out:
@@ -218,6 +226,7 @@ class _Http1:
             raise _TooLarge("the header or trailer section is too large")
 
     def _message_ended(self) -> Event:
+        self._join()
         if self._fields:
             trailers = self._sound_trailers(_end_to_end(self._section_ended()))
             if trailers:
@@ -243,7 +252,10 @@ class _Http1:
                 raise _Blank("nothing but empty lines")
         else:
             self._framing_bytes += len(data)
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        finally:
+            self._join()
         self._check_size()
         if self._framing_bytes > CHUNK_OVERHEAD_BYTES:
             raise _Overhead("a chunked body of little but framing")
@@ -613,7 +625,6 @@ class Http1Client(_Http1):
         self._request_over = True
         self._keep_alive = True
         self._interim = False
-        self._interims = 0
 
     @property
     def room(self) -> int:
@@ -632,7 +643,7 @@ class Http1Client(_Http1):
         self._request_over = ended
         self._until_eof = False
         self._chunked = False
-        self._interims = self._seen_bytes = 0
+        self._seen_bytes = 0
         self._begin_message()
         out = self._out
         self._upgrading = [] if head.protocol else None
@@ -768,9 +779,6 @@ class Http1Client(_Http1):
         if status < 100:
             raise _Rejected(f"a status of {status}")
         if self._interim:
-            self._interims += 1
-            if self._interims > MAX_INTERIM:
-                raise _Rejected(f"more than {MAX_INTERIM} interim answers")
             kept = [item for item in _end_to_end(fields) if item[0] != b"content-length"]
             self._events.append(ResponseReceived(self._reading, ResponseHead(status, kept), False))
             return

@@ -1,0 +1,195 @@
+"""``/conversations`` and ``/tasks``: the handoffs that belong together, as a tree of parents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import http_sf
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.admin.forest import Node, forest, when
+from gateway.admin.live import Ended
+from gateway.admin.operators import refused
+from gateway.admin.stream import json, limit_of
+from gateway.admin.under_way import under_way
+from gateway.documents import DocumentError
+from gateway.handoff import Handoff, Outcome
+from gateway.packet import fields as names
+from gateway.policy.facts import DEFAULT_HOPS
+from gateway.recorder import Reader, Record
+
+if TYPE_CHECKING:
+    from gateway.control.gateway import Gateway
+
+MAX_SHOWN: Final = 5_000
+"""Handoffs of one conversation or task: the first ones; it is told whether there are more."""
+
+Kind = Literal["conversation", "task"]
+
+
+class Conversation(msgspec.Struct):
+    """One of the list; empty where nothing names it."""
+
+    id: str
+    handoffs: int = 0
+    """Ended ones, in memory."""
+    first: datetime | None = None
+    last: datetime | None = None
+    """When the first and the last of them began, open ones among them."""
+    capabilities: list[str] = []
+    refused: int = 0
+    open: int = 0
+    """Under way now."""
+
+
+class Conversations(msgspec.Struct, frozen=True):
+    """The answer of ``/conversations``."""
+
+    conversations: list[Conversation]
+    """The one that was active last first."""
+
+
+class Forest(msgspec.Struct, frozen=True):
+    """The answer of ``/conversations/{id}`` and ``/tasks/{id}``."""
+
+    id: str
+    kind: Kind
+    source: Literal["recorder", "memory"]
+    more: bool
+    """There are more handoffs than are shown."""
+    handoffs: list[Node]
+
+
+def listed(in_memory: Iterable[Ended]) -> list[Conversation]:
+    """The conversations of handoffs that ended or are under way, the last active one first."""
+    found: dict[str, Conversation] = {}
+    for handoff in (each.handoff for each in in_memory):
+        if not handoff.conversation:
+            continue
+        is_open = handoff.outcome is Outcome.OPEN
+        known = found.setdefault(handoff.conversation, Conversation(handoff.conversation))
+        known.handoffs += not is_open
+        known.open += is_open
+        known.refused += handoff.outcome is Outcome.REFUSED
+        known.first = min(known.first or handoff.time, handoff.time)
+        known.last = max(known.last or handoff.time, handoff.time)
+        if handoff.capability not in known.capabilities:
+            known.capabilities.append(handoff.capability)
+    return sorted(found.values(), key=lambda known: (known.last, known.id), reverse=True)
+
+
+def node_of(ended: Ended) -> Node:
+    """A handoff with what it was allowed and what it spent."""
+    timeout_ms = ended.packet.timeout_ms if ended.packet is not None else 0
+    raw = b", ".join(value for name, value in ended.head.fields if name == names.BUDGET)
+    return _node(ended.handoff, raw.decode("latin-1"), timeout_ms)
+
+
+def recorded_node(record: Record) -> Node:
+    """The same from the flight recorder, which knows which agents it might have gone to, too."""
+    node = _node(record, record.budget, int(record.timeout) if record.timeout.isdecimal() else 0)
+    del node["decided"]
+    return node
+
+
+def _node(handoff: Handoff, budget: str, timeout_ms: int) -> Node:
+    node: Node = msgspec.to_builtins(handoff)
+    allowed = amounts(budget)
+    node["allowed"] = {
+        "policy": handoff.policy,
+        "rule": handoff.rule,
+        "budget": allowed,
+        "hops": allowed.get("hops", DEFAULT_HOPS),
+        "timeout_ms": timeout_ms,
+    }
+    if handoff.usage:
+        node["spent"] = amounts(handoff.usage)
+    return node
+
+
+def amounts(text: str) -> dict[str, int]:
+    """The whole numbers of a dictionary (RFC 9651 section 3.2), as agents write budgets and usage; else none."""
+    try:
+        members: Any = http_sf.parse(text.encode("latin-1", "replace"), tltype="dictionary") if text else {}
+    except ValueError:
+        return {}
+    return {str(name): item[0] for name, item in members.items() if type(item[0]) is int}
+
+
+def conversation_routes(gateway: Gateway) -> list[Route]:
+    """The endpoints of `gateway`."""
+
+    def open_now() -> list[Ended]:
+        return list(under_way(gateway.plane)) if gateway.plane is not None else []
+
+    async def conversations(request: Request) -> Response:
+        try:
+            limit = limit_of(request)
+        except ValueError as error:
+            return refused(400, str(error))
+        found = await asyncio.to_thread(listed, [*gateway.live.latest(), *open_now()])
+        return json(Conversations(found[:limit]))
+
+    async def conversation(request: Request) -> Response:
+        return await one("conversation", request.path_params["id"])
+
+    async def task(request: Request) -> Response:
+        return await one("task", request.path_params["id"])
+
+    async def one(kind: Kind, wanted: str) -> Response:
+        if gateway.plane is not None:
+            gateway.plane.records.settle()
+        open_ = [each for each in open_now() if getattr(each.handoff, kind) == wanted]
+        ended = [each for each in gateway.live.latest() if getattr(each.handoff, kind) == wanted]
+        try:
+            found = await asyncio.to_thread(whole, kind, wanted, gateway.recorded, [*ended, *open_])
+        except (DocumentError, OSError) as error:
+            return refused(503, f"the flight recorder cannot be read: {error}")
+        if not found.handoffs:
+            return refused(404, f"nothing is known of this {kind}")
+        return json(found)
+
+    return [
+        Route("/conversations", conversations),
+        Route("/conversations/{id:path}", conversation),
+        Route("/tasks/{id:path}", task),
+    ]
+
+
+def whole(kind: Kind, wanted: str, reader: Reader | None, in_memory: Iterable[Ended]) -> Forest:
+    """Everything that is known of a conversation or a task; for a thread.
+
+    Args:
+        kind: which of the two.
+        wanted: its id.
+        reader: of the flight recorder, where there is one.
+        in_memory: its handoffs that ended lately, and those under way.
+
+    Raises:
+        DocumentError: the recorder's files are not as it wrote them.
+        OSError: they cannot be read.
+
+    """
+    found: dict[tuple[str, str], Node] = {}
+    if reader is not None and wanted:
+        records = reader.records(task=wanted) if kind == "task" else reader.records(conversation=wanted)
+        found = {_key(node): node for node in map(recorded_node, islice(records, MAX_SHOWN + 1))}
+    source: Literal["recorder", "memory"] = "recorder" if found else "memory"
+    for node in map(node_of, in_memory):
+        # What ended a moment ago may not have been written yet; of what is open, memory knows more.
+        known = found.get(_key(node))
+        if known is None or known["outcome"] == Outcome.OPEN.value:
+            found[_key(node)] = node
+    nodes = sorted(found.values(), key=when)
+    return Forest(wanted, kind, source, len(nodes) > MAX_SHOWN, forest(nodes[:MAX_SHOWN]))
+
+
+def _key(node: Node) -> tuple[str, str]:
+    return str(node["time"]), str(node.get("flight_id", ""))

@@ -1,0 +1,207 @@
+"""What happens now: the last handoffs, rates, and streams of events for those who look on.
+
+Fed by telemetry on the event loop, for each handoff once; what there is to encode is encoded once for all readers,
+and only while there are any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.admin.filters import Filter
+from gateway.admin.hits import Hits
+from gateway.handoff import Handoff, Outcome
+from gateway.messages import RequestHead
+from gateway.packet import FlightPacket
+from gateway.recording import Decided
+
+MAX_KEPT: Final = 1_000
+"""Handoffs in memory; older ones are forgotten.  Their heads stay, too, each within ``maxHeaderBytes``."""
+MAX_READERS: Final = 32
+"""Streams at a time; who comes later is told to come again."""
+MAX_QUEUED: Final = 500
+"""Handoffs that wait for one reader; of more the oldest are dropped, and counted."""
+GATHER_S: Final = 0.1
+"""How long events are gathered after a reader was sent some."""
+TICK_S: Final = 1.0
+"""How often readers are told the state."""
+RETRY: Final = b"retry: 2000\n\n"
+"""Milliseconds after which a browser that lost the stream asks again."""
+
+
+class Now(NamedTuple):
+    """How the gateway is."""
+
+    ready: bool
+    revision: str
+    in_flight: int
+    connections: int
+    loop_lag_s: float
+    overload_level: int
+
+
+class State(msgspec.Struct, frozen=True):
+    """The event ``state``."""
+
+    time: datetime
+    ready: bool
+    revision: str
+    in_flight: int
+    connections: int
+    handoffs_per_s: float
+    refused_per_s: float
+    failed_per_s: float
+    loop_lag_ms: float
+    overload_level: int
+    dropped: int = 0
+    """Handoffs that this reader has missed, being too slow for them."""
+
+
+class Ended(NamedTuple):
+    """A handoff that is over."""
+
+    handoff: Handoff
+    packet: FlightPacket | None
+    head: RequestHead
+
+
+class Reader:
+    """One stream of events."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.dropped = 0
+        self._handoffs: deque[bytes] = deque()
+        self._state: State | None = None
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def offer(self, event: bytes) -> None:
+        """A handoff, as an event."""
+        if len(self._handoffs) >= MAX_QUEUED:
+            self._handoffs.popleft()
+            self.dropped += 1
+        self._handoffs.append(event)
+        self._wake.set()
+
+    def tell(self, state: State) -> None:
+        """How things are now; what was told before and has not been sent is no news."""
+        self._state = state
+        self._wake.set()
+
+    def close(self) -> None:
+        """Send what is left, and end."""
+        self._closed = True
+        self._wake.set()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The events, several at a time."""
+        yield RETRY
+        while not self._closed:
+            await self._wake.wait()
+            self._wake.clear()
+            pieces = [*self._handoffs]
+            self._handoffs.clear()
+            if self._state is not None:
+                pieces.append(
+                    event("state", msgspec.structs.replace(self._state, dropped=self._state.dropped + self.dropped))
+                )
+                self._state = None
+            yield b"".join(pieces)
+            await asyncio.sleep(GATHER_S)
+
+
+class Live:
+    """Takes each handoff that ends."""
+
+    def __init__(self, now: Callable[[], Now]) -> None:
+        """Nobody looks on yet; `now` tells how the gateway is."""
+        self._now = now
+        self._readers: set[Reader] = set()
+        self._ended: deque[Ended] = deque(maxlen=MAX_KEPT)
+        self.hits = Hits()
+        self._total = self._refused = self._failed = 0
+        self._rates = (0.0, 0.0, 0.0)
+
+    def add(self, handoff: Handoff, decided: Decided) -> None:
+        """A handoff has ended; a sink of telemetry's."""
+        verdict = decided.verdict
+        self._ended.append(Ended(handoff, verdict.packet, decided.head))
+        self._total += 1
+        if handoff.outcome is Outcome.REFUSED:
+            self._refused += 1
+        elif handoff.outcome is Outcome.FAILED:
+            self._failed += 1
+        self.hits.add(handoff, verdict.shadow)
+        if self._readers:
+            self._show(handoff)
+
+    def _show(self, handoff: Handoff) -> None:
+        encoded = b""
+        for reader in self._readers:
+            if reader.wanted.wants(handoff):
+                encoded = encoded or event("handoff", handoff)
+                reader.offer(encoded)
+
+    def latest(self) -> tuple[Ended, ...]:
+        """The last handoffs, the oldest first; may be called in any thread, since copying is one step."""
+        return tuple(self._ended)
+
+    def state(self) -> State:
+        """How the gateway is, and how much it has done in the last second."""
+        now = self._now()
+        return State(
+            datetime.now(UTC),
+            now.ready,
+            now.revision,
+            now.in_flight,
+            now.connections,
+            *self._rates,
+            round(now.loop_lag_s * 1000, 3),
+            now.overload_level,
+        )
+
+    def join(self, wanted: Filter) -> Reader | None:
+        """A new reader, who is told the state at once; ``None`` where there are `MAX_READERS`."""
+        if len(self._readers) >= MAX_READERS:
+            return None
+        reader = Reader(wanted)
+        reader.tell(self.state())
+        self._readers.add(reader)
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """A reader is gone."""
+        self._readers.discard(reader)
+
+    async def run(self) -> None:
+        """Tell readers the state every now and then, until cancelled; then all streams end."""
+        try:
+            at, before = monotonic(), (self._total, self._refused, self._failed)
+            while True:
+                await asyncio.sleep(TICK_S)
+                now, counts = monotonic(), (self._total, self._refused, self._failed)
+                handoffs, refused, failed = (
+                    round((count - was) / (now - at), 1) for count, was in zip(counts, before, strict=True)
+                )
+                self._rates = handoffs, refused, failed
+                at, before = now, counts
+                if self._readers:
+                    state = self.state()
+                    for reader in self._readers:
+                        reader.tell(state)
+        finally:
+            for reader in self._readers:
+                reader.close()
+
+
+def event(name: str, value: msgspec.Struct) -> bytes:
+    """A server-sent event (WHATWG HTML, section 9.2): JSON has no line breaks."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(value))

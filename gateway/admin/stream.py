@@ -1,0 +1,88 @@
+"""``/live``: handoffs as they end, and the state each second, as server-sent events; ``/handoffs``: the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.admin.filters import Filter
+from gateway.admin.live import MAX_KEPT, MAX_READERS, Live
+from gateway.admin.operators import refused
+from gateway.handoff import Handoff
+
+DEFAULT_LIMIT = 100
+EVENT_STREAM = "text/event-stream"
+UNCACHED = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+class Handoffs(msgspec.Struct, frozen=True):
+    """The answer of ``/handoffs``."""
+
+    handoffs: list[Handoff]
+    """The newest first."""
+
+
+class Stream(StreamingResponse):
+    """A stream of events; whatever ends it, `left` is called."""
+
+    def __init__(self, events: AsyncIterator[bytes], left: Callable[[], None]) -> None:
+        super().__init__(events, media_type=EVENT_STREAM, headers=UNCACHED)
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until either side ends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
+
+
+def limit_of(request: Request) -> int:
+    """The query's ``limit``.
+
+    Raises:
+        ValueError: it is no number from 1 to `MAX_KEPT`.
+
+    """
+    text = request.query_params.get("limit", str(DEFAULT_LIMIT))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_KEPT):
+        raise ValueError(f"limit {text[:20]!r}: expected a number from 1 to {MAX_KEPT}")
+    return int(text)
+
+
+def live_routes(live: Live) -> list[Route]:
+    """The endpoints over `live`."""
+
+    async def stream(request: Request) -> Response:
+        try:
+            reader = live.join(Filter.of(request.query_params))
+        except ValueError as error:
+            return refused(400, str(error))
+        if reader is None:
+            return refused(503, f"{MAX_READERS} look on already", retry_after_s=5)
+        return Stream(reader.events(), lambda: live.leave(reader))
+
+    async def handoffs(request: Request) -> Response:
+        try:
+            wanted, limit = Filter.of(request.query_params), limit_of(request)
+        except ValueError as error:
+            return refused(400, str(error))
+        found: list[Handoff] = []
+        for ended in reversed(live.latest()):
+            if wanted.wants(ended.handoff):
+                found.append(ended.handoff)
+                if len(found) == limit:
+                    break
+        return json(Handoffs(found))
+
+    return [Route("/live", stream), Route("/handoffs", handoffs)]
+
+
+def json(value: object) -> Response:
+    """`value`, as msgspec writes it."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
