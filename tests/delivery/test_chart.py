@@ -21,6 +21,7 @@ from tests.delivery import (
     NAMESPACE,
     NEWEST,
     OLDEST,
+    ROOT,
     Object,
     Values,
     helm,
@@ -261,6 +262,20 @@ def test_an_autoscaler_has_the_pods_count_to_itself() -> None:
     assert metrics[0]["resource"]["target"]["averageUtilization"] == 70
     assert metrics[1]["pods"]["metric"] == {"name": "phoenixflight_handoffs_in_flight"}
     assert metrics[1]["pods"]["target"] == {"type": "AverageValue", "averageValue": "500"}
+
+
+def test_prometheus_has_the_alerts_and_grafana_the_dashboards() -> None:
+    objects = rendered(MATRIX["scraped by its Service"])
+    groups = of_kind(objects, "PrometheusRule")["spec"]["groups"]
+    written = [
+        group
+        for path in sorted((ROOT / "observability" / "prometheus").glob("*.yaml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    assert groups == written
+    dashboards = of_kind(objects, "ConfigMap", f"{NAME}-dashboards")["data"]
+    assert dashboards.keys() == {each.name for each in (ROOT / "observability" / "grafana").glob("*.json")}
+    assert all(json.loads(each)["title"] for each in dashboards.values())
 
 
 def test_prometheus_verifies_whom_it_shows_the_token() -> None:
