@@ -45,6 +45,7 @@ FROM ${BASE}${BASE_DIGEST}
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libnghttp2-14 python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/debconf/* /var/log/* \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && install -d -o 65532 -g 65532 /var/lib/phoenixflight
 COPY --from=build /opt/phoenixflight /opt/phoenixflight
 ARG VERSION=0.1.0

@@ -117,7 +117,7 @@ class _AsWritten(GenerateJsonSchema):
     """Of what is read from text, the schema is the text's."""
 
     def function_before_schema(self, schema: Any) -> Any:
-        name = schema["function"]["function"].__name__
+        name = getattr(schema["function"]["function"], "__name__", "")
         if name == "_seconds":
             return dict(DURATION)
         inner = super().function_before_schema(schema)
@@ -188,9 +188,9 @@ def _flat(found: list[Value]) -> Iterator[Value]:
 
 def copies(root: Path, chart: Path) -> dict[Path, bytes]:
     """The chart's files that are copies, and what should be in them."""
-    wanted = {"rules": "*.yaml", "dashboards": "*.json"}
+    wanted = {"rules": "prometheus/*.yaml", "dashboards": "grafana/*.json"}
     return {
         chart / "files" / folder / each.name: each.read_bytes()
         for folder, names in wanted.items()
-        for each in sorted((root / "observability" / folder).glob(names))
+        for each in sorted((root / "observability").glob(names))
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -20,6 +21,7 @@ from tests.delivery import (
     NAMESPACE,
     NEWEST,
     OLDEST,
+    ROOT,
     Object,
     Values,
     helm,
@@ -76,12 +78,14 @@ KUBECONFORM = tool("kubeconform")
 @pytest.mark.skipif(KUBECONFORM is None, reason="no kubeconform: tools/test-deps builds it")
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kubeconform_finds_nothing_wrong(version: str, tmp_path: Path) -> None:
-    # As they are packed, they refer to each other by an absolute path.
+    # As they are packed, they refer to each other by addresses on the web.
     packed = tmp_path / "schemas"
     packed.mkdir()
     for each in schemas(version).glob("*.json"):
         if each.name == "_definitions.json" or re.fullmatch(KINDS, each.name):
-            (packed / each.name).write_text(each.read_text().replace('"/api/_definitions.json', '"_definitions.json'))
+            schema = json.loads(each.read_text())
+            del schema["$id"]
+            (packed / each.name).write_text(json.dumps(schema).replace('"/api/_definitions', '"_definitions'))
     for number, values in enumerate(MATRIX.values()):
         (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump_all(rendered(values)))
     assert KUBECONFORM is not None
@@ -258,6 +262,20 @@ def test_an_autoscaler_has_the_pods_count_to_itself() -> None:
     assert metrics[0]["resource"]["target"]["averageUtilization"] == 70
     assert metrics[1]["pods"]["metric"] == {"name": "phoenixflight_handoffs_in_flight"}
     assert metrics[1]["pods"]["target"] == {"type": "AverageValue", "averageValue": "500"}
+
+
+def test_prometheus_has_the_alerts_and_grafana_the_dashboards() -> None:
+    objects = rendered(MATRIX["scraped by its Service"])
+    groups = of_kind(objects, "PrometheusRule")["spec"]["groups"]
+    written = [
+        group
+        for path in sorted((ROOT / "observability" / "prometheus").glob("*.yaml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    assert groups == written
+    dashboards = of_kind(objects, "ConfigMap", f"{NAME}-dashboards")["data"]
+    assert dashboards.keys() == {each.name for each in (ROOT / "observability" / "grafana").glob("*.json")}
+    assert all(json.loads(each)["title"] for each in dashboards.values())
 
 
 def test_prometheus_verifies_whom_it_shows_the_token() -> None:

@@ -44,6 +44,6 @@ def test_a_name_is_a_capability_for_who_is_redirected_and_for_who_has_a_proxy(
     assert redirected.status_code == 200
     with httpx.Client(proxy=gateway.plain_url, trust_env=False) as client:
         assert client.get(f"http://{host}/run").status_code == 200
-    assert gateway.handoff(capability="code.execute")["caller"] == "spiffe://mesh.local/ns/agents/sa/local"
+    assert gateway.handoff(capability="code.execute")["from"] == "spiffe://mesh.local/ns/agents/sa/local"
     other = httpx.get(f"{gateway.plain_url}/run", headers={"host": "example.com"}, trust_env=False)
     assert other.status_code == 400
