@@ -36,7 +36,7 @@ RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     && /tools/bin/pip install --quiet --upgrade pip cyclonedx-bom \
     && PYTHON=/tools/bin/python tools/compiled-wheel \
     && python3 -m venv --without-pip /opt/phoenixflight \
-    && /tools/bin/pip --python /opt/phoenixflight/bin/python install --quiet "$(ls dist/*.whl)[fast,redis,kubernetes]" \
+    && /tools/bin/pip --python /opt/phoenixflight/bin/python install --quiet "$(ls dist/*.whl)[fast,grpc,redis,kubernetes]" \
     && /tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/phoenixflight/sbom.cdx.json \
         /opt/phoenixflight/bin/python
 
