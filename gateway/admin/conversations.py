@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 MAX_SHOWN: Final = 5_000
 """Handoffs of one conversation or task: the first ones; it is told whether there are more."""
 
+MAX_READINGS: Final = 2
+"""Of the flight recorder's files at a time: they may be long, and threads are for others, too."""
+MAX_ASKED: Final = 16
+"""Conversations and tasks asked for at a time; who asks for more is told to come again."""
+
 Kind = Literal["conversation", "task"]
 
 
@@ -125,6 +130,8 @@ def amounts(text: str) -> dict[str, int]:
 
 def conversation_routes(gateway: Gateway) -> list[Route]:
     """The endpoints of `gateway`."""
+    readings = asyncio.Semaphore(MAX_READINGS)
+    asked: set[object] = set()
 
     def open_now() -> list[Ended]:
         return list(under_way(gateway.plane)) if gateway.plane is not None else []
@@ -148,10 +155,17 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
             gateway.plane.records.settle()
         open_ = [each for each in open_now() if getattr(each.handoff, kind) == wanted]
         ended = [each for each in gateway.live.latest() if getattr(each.handoff, kind) == wanted]
+        if len(asked) >= MAX_ASKED:
+            return refused(503, f"{MAX_ASKED} conversations are being looked for already", retry_after_s=1)
+        asking = object()
+        asked.add(asking)
         try:
-            found = await asyncio.to_thread(whole, kind, wanted, gateway.recorded, [*ended, *open_])
+            async with readings:
+                found = await asyncio.to_thread(whole, kind, wanted, gateway.recorded, [*ended, *open_])
         except (DocumentError, OSError) as error:
             return refused(503, f"the flight recorder cannot be read: {error}")
+        finally:
+            asked.discard(asking)
         if not found.handoffs:
             return refused(404, f"nothing is known of this {kind}")
         return json(found)

@@ -26,8 +26,9 @@ MAX_KEPT: Final = 1_000
 """Handoffs in memory; older ones are forgotten.  Their heads stay, too, each within ``maxHeaderBytes``."""
 MAX_READERS: Final = 32
 """Streams at a time; who comes later is told to come again."""
-MAX_QUEUED: Final = 500
-"""Handoffs that wait for one reader; of more the oldest are dropped, and counted."""
+MAX_QUEUED: Final = 200
+"""Handoffs that wait for one reader; of more the oldest are dropped, and counted.  With `GATHER_S` it bounds what a
+reader costs, however many handoffs there are: 2,000 a second."""
 GATHER_S: Final = 0.1
 """How long events are gathered after a reader was sent some."""
 TICK_S: Final = 1.0

@@ -24,10 +24,12 @@ from gateway.admin.operations import PATIENCE_S, RESTORE, STATES
 from gateway.admin.operators import Endpoint, operators_only, refused, told
 from gateway.admin.policies import Policies
 from gateway.admin.profile import Samples, read_collapsed
-from gateway.admin.stream import Handoffs, json, limit_of
+from gateway.admin.stream import NO_STREAM, Handoffs, json, limit_of
 from gateway.admin.tasks import Tasks
-from gateway.admin.workers import WorkerReply, Workers, operation_path, order_headers
+from gateway.admin.workers import ASK_TIMEOUT_S, WorkerReply, Workers, operation_path, order_headers
 
+READING_S: Final = 30.0
+"""How long a worker may read its flight recorder's files."""
 MARGIN_S: Final = 5.0
 """How much longer than what it is to take a worker may take to answer."""
 
@@ -43,15 +45,19 @@ def merged_routes(workers: Workers) -> list[Route]:
             wanted = Filter.of(request.query_params)
         except ValueError as error:
             return refused(400, str(error))
+        if request.method == "HEAD":
+            return NO_STREAM
         if len(readers) >= MAX_READERS:
             return refused(503, f"{MAX_READERS} look on already", retry_after_s=5)
         stream = MergedStream(workers, _path(request), wanted, lambda: readers.discard(stream))
         readers.add(stream)
         return stream
 
-    def merged(kind: type[Answer], merge: Callable[[Sequence[Answer]], object]) -> Endpoint:
+    def merged(
+        kind: type[Answer], merge: Callable[[Sequence[Answer]], object], timeout_s: float = ASK_TIMEOUT_S
+    ) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            return await _merged(await workers.ask(_path(request)), kind, merge)
+            return await _merged(await workers.ask(_path(request), timeout_s=timeout_s), kind, merge)
 
         return endpoint
 
@@ -66,7 +72,7 @@ def merged_routes(workers: Workers) -> list[Route]:
         return endpoint
 
     tasks = merged(Tasks, merging.tasks)
-    forest = merged(Forest, lambda answers: merging.forests(answers, MAX_SHOWN))
+    forest = merged(Forest, lambda answers: merging.forests(answers, MAX_SHOWN), READING_S)
 
     async def reload(request: Request) -> Response:
         caller = caller_of(request.scope)

@@ -19,6 +19,9 @@ DEFAULT_LIMIT = 100
 EVENT_STREAM = "text/event-stream"
 UNCACHED = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
+NO_STREAM = Response(media_type=EVENT_STREAM, headers=UNCACHED)
+"""To HEAD, which wants no events."""
+
 
 class Handoffs(msgspec.Struct, frozen=True):
     """The answer of ``/handoffs``."""
@@ -60,9 +63,12 @@ def live_routes(live: Live) -> list[Route]:
 
     async def stream(request: Request) -> Response:
         try:
-            reader = live.join(Filter.of(request.query_params))
+            wanted = Filter.of(request.query_params)
         except ValueError as error:
             return refused(400, str(error))
+        if request.method == "HEAD":
+            return NO_STREAM
+        reader = live.join(wanted)
         if reader is None:
             return refused(503, f"{MAX_READERS} look on already", retry_after_s=5)
         return Stream(reader.events(), lambda: live.leave(reader))

@@ -97,6 +97,7 @@ def test_readers_that_leave_make_room_for_others(running: RunningGateway, admin:
                 assert answer.headers["content-type"].startswith("text/event-stream")
             late = admin.get("/live")
             assert (late.status_code, late.headers["retry-after"]) == (503, "5")
+        assert admin.head("/live").headers["content-type"].startswith("text/event-stream")
         with Watching(admin) as live:
             assert live.named("state")
 

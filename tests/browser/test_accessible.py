@@ -70,6 +70,7 @@ def assert_accessible(page: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_nothing_serious_is_in_the_way_of_anybody(gateway: RunningGateway, look_at: LookAt, look: str) -> None:
     pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")

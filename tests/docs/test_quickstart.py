@@ -16,6 +16,8 @@ import pytest
 
 from tests.waiting import free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "quickstart.md").read_text()
 SECONDS = 20.0

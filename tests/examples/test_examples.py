@@ -9,6 +9,8 @@ import pytest
 
 from tests.examples.conftest import EXAMPLES, PYTHON, Mesh, example, needs
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "one two three four"
 COUNTER = [PYTHON, example("aiohttp/agent.py")]
 

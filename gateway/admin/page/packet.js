@@ -83,6 +83,7 @@ function became(record, app) {
       ["Request", [record.method, record.authority, record.path].filter(Boolean).join(" ")],
       ["Protocol", [record.protocol, record.listener && `on ${record.listener}`].filter(Boolean).join(" ")],
       ["Bytes", bytes],
+      ["Spent", record.usage],
       ["Answer", record.repeated ? "that of the packet's first time; no agent was asked" : null],
       ["Revision", record.revision ? el("code", { text: record.revision }) : null],
       ["Trace", record.trace_id ? el("code", { text: record.trace_id }) : null],
