@@ -105,7 +105,8 @@ def test_the_roles_are_what_the_gateway_asks_for_and_nothing_else(
         }
 
     eventually(lambda: asked() == granted)
-    assert [each["name"] for each in gateway.admin("/snapshot").json()["agents"]] == ["coder-0.agents"]
+    # What was listed comes into force a moment later.
+    eventually(lambda: [each["name"] for each in gateway.admin("/snapshot").json()["agents"]] == ["coder-0.agents"])
 
 
 def without(objects: list[Object], resource: str, verb: str) -> list[Object]:
