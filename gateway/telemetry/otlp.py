@@ -18,7 +18,6 @@ from gateway.telemetry.counters import Reading
 from gateway.telemetry.export import Export
 from gateway.telemetry.flood import Flood
 from gateway.telemetry.lines import LineWriter
-from gateway.telemetry.over_http import RecordsOverHttp, SpansOverHttp
 from gateway.telemetry.signals import LogRecords, Spans
 from gateway.telemetry.spec import OtlpProtocol, OtlpSpec, TelemetrySpec, TracingSpec
 from gateway.telemetry.tracing import Tracing
@@ -107,6 +106,8 @@ def authorities(spec: OtlpSpec) -> bytes | None:
 def _spans_to(spec: OtlpSpec) -> Way[Sequence[ReadableSpan]]:
     ca = authorities(spec)
     if spec.protocol is OtlpProtocol.HTTP:
+        from gateway.telemetry.over_http import SpansOverHttp  # which takes long, and is not for everybody
+
         return SpansOverHttp(spec)
     from gateway.telemetry.over_grpc import spans_over_grpc  # of an extra that the configuration asks for
 
@@ -116,6 +117,8 @@ def _spans_to(spec: OtlpSpec) -> Way[Sequence[ReadableSpan]]:
 def _records_to(spec: OtlpSpec) -> Way[ExportLogsServiceRequest]:
     ca = authorities(spec)
     if spec.protocol is OtlpProtocol.HTTP:
+        from gateway.telemetry.over_http import RecordsOverHttp
+
         return RecordsOverHttp(spec)
     from gateway.telemetry.over_grpc import records_over_grpc
 

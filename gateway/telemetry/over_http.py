@@ -69,7 +69,7 @@ class SpansOverHttp:
         self._heard = Heard(rejected_spans)
         self._exporter: SpanExporter = OTLPSpanExporter(
             url(spec, "/v1/traces"),
-            certificate_file=authorities(spec),
+            certificate_file=ca_path(spec),
             headers=spec.headers,
             timeout=spec.timeout_s,
             compression=Compression.NoCompression,
@@ -96,7 +96,7 @@ class RecordsOverHttp:
     def __init__(self, spec: OtlpSpec) -> None:
         self._heard = Heard(rejected_records)
         self._session = Session(self._heard)
-        self._session.verify = authorities(spec) or True
+        self._session.verify = ca_path(spec) or True
         self._session.headers.update({**spec.headers, "content-type": "application/x-protobuf"})
         self._url = url(spec, "/v1/logs")
         self._timeout_s = spec.timeout_s
@@ -145,7 +145,7 @@ def url(spec: OtlpSpec, path: str) -> str:
     return parts._replace(path=path).geturl() if parts.path in ("", "/") else spec.otlp_endpoint
 
 
-def authorities(spec: OtlpSpec) -> str | None:
+def ca_path(spec: OtlpSpec) -> str | None:
     """The file, or folder, of those that may vouch for the collector: without any configured, those of the system."""
     if spec.ca_file is not None:
         return str(spec.ca_file)

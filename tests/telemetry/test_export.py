@@ -161,9 +161,12 @@ class Deaf:
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
 
 
-def test_a_deaf_collector_holds_up_neither_who_adds_nor_the_end() -> None:
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_deaf_collector_holds_up_neither_who_adds_nor_the_end(
+    protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
     deaf = Deaf()
-    export = exporting(deaf.url, timeout="60s")
+    export = exporting(deaf.url, protocol, timeout="60s")
     export.add("first")
     eventually(lambda: not export._waiting)
     begun = time.monotonic()
@@ -178,3 +181,4 @@ def test_a_deaf_collector_holds_up_neither_who_adds_nor_the_end() -> None:
     eventually(lambda: not any(each.name == "export of spans" for each in threading.enumerate()))
     assert export.exported == 0
     assert sum(export.dropped.values()) == 1 + 3 * MAX_WAITING
+    assert not [each for each in caplog.records if each.exc_info]
