@@ -35,7 +35,7 @@ from gateway.recorder import RecorderSpec
 from gateway.recorder.heads import load_signer
 from gateway.recorder.segments import probe
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
-from gateway.telemetry.otlp import trust
+from gateway.telemetry.otlp import authorities
 from gateway.telemetry.spec import TelemetrySpec
 
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
@@ -330,7 +330,7 @@ def load_config(path: Path) -> GatewaySpec:
     changes["telemetry"] = telemetry = spec.telemetry.under(base)
     for collector in (telemetry.logs, telemetry.tracing):
         if collector is not None:
-            trust(collector)  # while there is somebody to tell
+            authorities(collector)  # while there is somebody to tell
     if spec.recorder is not None:
         changes["recorder"] = _checked_recorder(spec.recorder, base, document)
     return spec.model_copy(update=changes)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
 from gateway.handoff import Attempt, Handoff, Outcome
@@ -125,9 +125,9 @@ def host_and_port(authority: str) -> tuple[str, int]:
     return authority.strip("[]"), 0
 
 
-def key_values(attributes: Iterable[tuple[str, Value]]) -> list[KeyValue]:
-    """`attributes` as OTLP has them."""
-    return [KeyValue(key=name, value=_any(value)) for name, value in attributes]
+def cut(attributes: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """By name, and none too long."""
+    return {name: _cut(value) for name, value in attributes}
 
 
 def resource(environment: Mapping[str, str]) -> Resource:
@@ -144,21 +144,13 @@ def resource(environment: Mapping[str, str]) -> Resource:
             attributes[name.strip()] = unquote(value.strip())
     if environment.get("OTEL_SERVICE_NAME"):
         attributes["service.name"] = environment["OTEL_SERVICE_NAME"]
-    return Resource(attributes=key_values(attributes.items()))
+    return Resource(cut(attributes.items()))
 
 
-def _any(value: Value) -> AnyValue:
-    match value:
-        case str():
-            return AnyValue(string_value=value[:MAX_VALUE_CHARACTERS])
-        case bool():
-            return AnyValue(bool_value=value)
-        case int():
-            return AnyValue(int_value=value)
-        case float():
-            return AnyValue(double_value=value)
-        case _:
-            return AnyValue(array_value=ArrayValue(values=[_any(each) for each in value]))
+def _cut(value: Value) -> Value:
+    if isinstance(value, str):
+        return value[:MAX_VALUE_CHARACTERS]
+    return tuple([each[:MAX_VALUE_CHARACTERS] for each in value]) if isinstance(value, tuple) else value
 
 
 def _told(attempt: Attempt) -> str:

@@ -1,4 +1,4 @@
-"""What is told to a collector over OTLP: gathered on the loop, encoded and sent by a thread of its own.
+"""What is told to a collector over OTLP: gathered on the loop, encoded and sent in a thread of its own.
 
 A collector that is slow, gone or hostile costs what was to be told, counted, and never a packet.
 """
@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
-from google.protobuf.message import DecodeError
-
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
@@ -28,9 +26,6 @@ CLOSE_S: Final = 5.0
 """How long the end waits for the collector."""
 TELL_INTERVAL_S: Final = 60.0
 """How often trouble that goes on is logged."""
-_FIRST_PAUSE_S: Final = 1.0
-_LAST_PAUSE_S: Final = 8.0
-"""Before an export is tried again, doubled each time; past the last, it is dropped."""
 _BREATH_S: Final = 50e-6
 
 Item = TypeVar("Item")
@@ -40,61 +35,36 @@ Told = TypeVar("Told", contravariant=True)
 class UnsentError(Exception):
     """The collector did not take an export; the message says why."""
 
-    def __init__(self, why: str, *, again: bool, after_s: float = 0.0) -> None:
-        """Args: `again`: it may take it later, `after_s` seconds from now at the earliest."""
-        super().__init__(why)
-        self.again = again
-        self.after_s = after_s
 
+class Signal(Protocol[Told]):
+    """What is told, spans or log records, and the way it goes."""
 
-class Sender(Protocol):
-    """The way to a collector."""
+    name: str
+    """In the plural, for people."""
 
-    def send(self, message: bytes, timeout_s: float) -> bytes:
-        """Send one export; gives the collector's answer.
+    def count(self, item: Told) -> int:
+        """How many spans, or log records, `item` is."""
+
+    def export(self, batch: Sequence[Told]) -> int:
+        """Send `batch`, in the export's thread, trying again for a while; gives how many the collector rejected.
 
         Raises:
             UnsentError: it was not taken.
 
         """
 
-    def close(self) -> None:
-        """Let the connection go."""
-
-
-class Signal(Protocol[Told]):
-    """What is told: spans, log records."""
-
-    name: str
-    """In the plural, for people."""
-
-    def encode(self, batch: Sequence[Told]) -> bytes:
-        """One message; in the exporter's thread."""
-
-    def count(self, item: Told) -> int:
-        """How many spans, or log records, `item` is."""
-
-    def rejected(self, answer: bytes) -> int:
-        """How many the collector says that it did not take.
-
-        Raises:
-            DecodeError: it is no answer.
-
-        """
+    def shutdown(self) -> None:
+        """Try no more; from another thread."""
 
 
 class Export(Generic[Item]):
     """A bounded queue, and the thread that empties it."""
 
-    def __init__(
-        self, signal: Signal[Item], sender: Sender, timeout_s: float, *, interval_s: float = INTERVAL_S
-    ) -> None:
+    def __init__(self, signal: Signal[Item], *, interval_s: float = INTERVAL_S) -> None:
         """Start.
 
         Args:
-            signal: what is told.
-            sender: to whom.
-            timeout_s: of each export.
+            signal: what is told, and how.
             interval_s: how long what was added waits for more, at most.
 
         """
@@ -102,13 +72,10 @@ class Export(Generic[Item]):
         self.dropped = {"queue": 0, "collector": 0}
         """By what could not keep up: the queue was full, or the collector did not take them."""
         self._signal = signal
-        self._sender = sender
-        self._timeout_s = timeout_s
         self._interval_s = interval_s
         self._waiting: deque[Item] = deque()
         self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._until = 0.0
+        self._until = math.inf
         """When the end waits no longer, by `monotonic`; known once it has begun."""
         self._told_at = -math.inf
         """When trouble was last logged."""
@@ -129,46 +96,33 @@ class Export(Generic[Item]):
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what is left, for so long at most."""
         self._until = monotonic() + timeout_s
-        self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
+        self._signal.shutdown()
 
     def _run(self) -> None:
         closing = False
         while not closing:
             self._wake.wait(self._interval_s)
             self._wake.clear()
-            closing = self._closing.is_set()
+            closing = self._until < math.inf
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
                 size = sum(map(self._signal.count, batch))
                 try:
                     self._export(batch, size)
+                except UnsentError as error:
+                    self.dropped["collector"] += size
+                    self._tell(str(error))
                 except Exception:
                     # A defect costs these, and not those to come.
                     self.dropped["collector"] += size
                     log.exception("%d %s could not be exported", size, self._signal.name)
-        self._sender.close()
 
     def _export(self, batch: list[Item], size: int) -> None:
-        message = self._signal.encode(batch)
-        pause = _FIRST_PAUSE_S
-        while True:
-            try:
-                answer = self._sender.send(message, self._time_left())
-            except UnsentError as error:
-                self._tell(str(error))
-                wait = max(pause, error.after_s)
-                if not error.again or wait > _LAST_PAUSE_S or self._closing.wait(wait):
-                    self.dropped["collector"] += size
-                    return
-                pause *= 2
-            else:
-                break
-        try:
-            rejected = min(self._signal.rejected(answer), size)
-        except DecodeError:
-            rejected = 0  # it took them, and what it says of them is its own affair
+        if monotonic() > self._until:
+            raise UnsentError("there was no time left for it")
+        rejected = min(self._signal.export(batch), size)
         self.exported += size - rejected
         self.dropped["collector"] += rejected
         if rejected:
@@ -176,20 +130,6 @@ class Export(Generic[Item]):
         elif self._in_trouble:
             self._in_trouble = False
             log.info("the collector takes %s again", self._signal.name)
-
-    def _time_left(self) -> float:
-        """For the next export.
-
-        Raises:
-            UnsentError: the end waits no longer.
-
-        """
-        if not self._until:
-            return self._timeout_s
-        left = self._until - monotonic()
-        if left <= 0:
-            raise UnsentError("there was no time left for it", again=False)
-        return min(left, self._timeout_s)
 
     def _tell(self, why: str) -> None:
         now = monotonic()

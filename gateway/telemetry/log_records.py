@@ -1,18 +1,22 @@
-"""Lines of the access log as OTLP's log records.  Pure."""
+"""Lines of the access log as OTLP's log records.  Pure.
+
+Made of the protocol's own messages: what OpenTelemetry's SDK has for log records is not public in it yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.sdk.resources import Resource
 
 from gateway.handoff import Handoff, Outcome
-from gateway.telemetry.conventions import SCOPE, handoff_attributes, key_values
+from gateway.telemetry.conventions import SCOPE, Value, cut, handoff_attributes
 from gateway.telemetry.export import let_others_run
 from gateway.telemetry.flood import Suppressed
 
@@ -36,37 +40,14 @@ class Line(NamedTuple):
     flags: int = 0
 
 
-class LogRecords:
-    """Lines of the access log, as OTLP's logs."""
-
-    name = "log records"
-    method = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-    path = "/v1/logs"
-
-    def __init__(self, resource: Resource) -> None:
-        self._resource = resource
-
-    def encode(self, batch: Sequence[Line]) -> bytes:
-        """One message of all of them."""
-        scope = ScopeLogs(scope=SCOPE)
-        for line in batch:
-            scope.log_records.append(log_record(line))
-            let_others_run()
-        resource_logs = ResourceLogs(resource=self._resource, scope_logs=[scope])
-        return ExportLogsServiceRequest(resource_logs=[resource_logs]).SerializeToString()
-
-    def count(self, line: Line) -> int:
-        """How many log records."""
-        return 1
-
-    def rejected(self, answer: bytes) -> int:
-        """How many the collector did not take, by its answer.
-
-        Raises:
-            DecodeError: it is no answer.
-
-        """
-        return int(ExportLogsServiceResponse.FromString(answer).partial_success.rejected_log_records)
+def request(batch: Sequence[Line], resource: Resource) -> ExportLogsServiceRequest:
+    """All of `batch` in one message; `resource` tells."""
+    scope = ScopeLogs(scope=InstrumentationScope(name=SCOPE.name, version=SCOPE.version or ""))
+    for line in batch:
+        scope.log_records.append(log_record(line))
+        let_others_run()
+    who = ResourceMessage(attributes=_key_values(cut(resource.attributes.items())))  # type: ignore[arg-type]
+    return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=who, scope_logs=[scope])])
 
 
 def log_record(line: Line) -> LogRecord:
@@ -86,8 +67,26 @@ def log_record(line: Line) -> LogRecord:
     if line.span_id:
         record.span_id = line.span_id.to_bytes(8, "big")
     record.flags = line.flags
-    record.attributes.extend(key_values(handoff_attributes(said)))
+    record.attributes.extend(_key_values(cut(handoff_attributes(said))))
     return record
+
+
+def _key_values(attributes: Mapping[str, Value]) -> list[KeyValue]:
+    return [KeyValue(key=name, value=_any(value)) for name, value in attributes.items()]
+
+
+def _any(value: Value) -> AnyValue:
+    match value:
+        case str():
+            return AnyValue(string_value=value)
+        case bool():
+            return AnyValue(bool_value=value)
+        case int():
+            return AnyValue(int_value=value)
+        case float():
+            return AnyValue(double_value=value)
+        case _:
+            return AnyValue(array_value=ArrayValue(values=[_any(each) for each in value]))
 
 
 def _sentence(handoff: Handoff) -> str:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import ssl
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan
 
 from gateway.documents import DocumentError, Problem
 from gateway.telemetry.access import AccessLog, Target, ToCollector, ToLines
 from gateway.telemetry.conventions import resource
 from gateway.telemetry.counters import Reading
-from gateway.telemetry.export import Export, Sender
+from gateway.telemetry.export import Export
 from gateway.telemetry.flood import Flood
 from gateway.telemetry.lines import LineWriter
-from gateway.telemetry.log_records import Line, LogRecords
-from gateway.telemetry.otlp_http import HttpSender
-from gateway.telemetry.spans import Ended, Spans
+from gateway.telemetry.signals import LogRecords, Spans
 from gateway.telemetry.spec import OtlpProtocol, OtlpSpec, TelemetrySpec, TracingSpec
 from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.ways import Way
 
 
 def tracing(spec: TracingSpec | None) -> Tracing:
@@ -32,9 +33,7 @@ def tracing(spec: TracingSpec | None) -> Tracing:
     """
     if spec is None:
         return Tracing()
-    signal = Spans(resource(os.environ))
-    export: Export[Ended] = Export(signal, _sender(spec, signal), spec.timeout_s)
-    return Tracing(spec, export)
+    return Tracing(spec, Export(Spans(resource(os.environ), _spans_to(spec))))
 
 
 def access_log(spec: TelemetrySpec, loop: AbstractEventLoop) -> AccessLog | None:
@@ -49,9 +48,7 @@ def access_log(spec: TelemetrySpec, loop: AbstractEventLoop) -> AccessLog | None
     if spec.access_log == "none":
         return None
     if spec.logs is not None:
-        signal = LogRecords(resource(os.environ))
-        export: Export[Line] = Export(signal, _sender(spec.logs, signal), spec.logs.timeout_s)
-        target = ToCollector(export)
+        target = ToCollector(Export(LogRecords(resource(os.environ), _records_to(spec.logs))))
     else:
         file = None if spec.access_log == "stdout" else Path(spec.access_log)
         target = ToLines(LineWriter(loop, AccessLog.name, file))
@@ -89,35 +86,40 @@ def access_log_readings(log: AccessLog | None) -> tuple[Reading, ...]:
     return (Reading("phoenixflight_lines_suppressed", text, ("outcome",), suppressed),)
 
 
-class Trust(NamedTuple):
-    """Whom a collector has to be vouched for by; both are ``None`` where there is no TLS."""
-
-    context: ssl.SSLContext | None
-    ca: bytes | None
-    """In PEM; ``None`` for the authorities that are there anyway, too."""
-
-
-def trust(spec: OtlpSpec) -> Trust:
-    """What `spec` says about it.
+def authorities(spec: OtlpSpec) -> bytes | None:
+    """Who has to vouch for the collector, in PEM; ``None``: the authorities that are there anyway.
 
     Raises:
-        DocumentError: the collector's CA cannot be read.
+        DocumentError: they cannot be read, or are none.
 
     """
-    if not spec.otlp_endpoint.startswith("https://"):
-        return Trust(None, None)
+    if spec.ca_file is None:
+        return None
     try:
-        ca = spec.ca_file.read_bytes() if spec.ca_file is not None else None
-        return Trust(ssl.create_default_context(cafile=spec.ca_file), ca)
+        ssl.create_default_context(cafile=spec.ca_file)
+        return spec.ca_file.read_bytes()
     except OSError as error:  # of which SSLError is one
         message = f"the collector's CA cannot be used: {error.strerror or error}"
         raise DocumentError([Problem(str(spec.ca_file), 1, 1, message)]) from None
 
 
-def _sender(spec: OtlpSpec, signal: Spans | LogRecords) -> Sender:
-    context, ca = trust(spec)
+def _spans_to(spec: OtlpSpec) -> Way[Sequence[ReadableSpan]]:
+    ca = authorities(spec)
     if spec.protocol is OtlpProtocol.HTTP:
-        return HttpSender(spec.otlp_endpoint, signal.path, spec.headers, context)
-    from gateway.telemetry.otlp_grpc import GrpcSender  # of an extra that the configuration asks for
+        from gateway.telemetry.over_http import SpansOverHttp  # which takes long, and is not for everybody
 
-    return GrpcSender(spec.otlp_endpoint, signal.method, spec.headers, ca)
+        return SpansOverHttp(spec)
+    from gateway.telemetry.over_grpc import spans_over_grpc  # of an extra that the configuration asks for
+
+    return spans_over_grpc(spec, ca)
+
+
+def _records_to(spec: OtlpSpec) -> Way[ExportLogsServiceRequest]:
+    ca = authorities(spec)
+    if spec.protocol is OtlpProtocol.HTTP:
+        from gateway.telemetry.over_http import RecordsOverHttp
+
+        return RecordsOverHttp(spec)
+    from gateway.telemetry.over_grpc import records_over_grpc
+
+    return records_over_grpc(spec, ca)

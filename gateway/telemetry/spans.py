@@ -1,19 +1,17 @@
 """The spans of a handoff that has ended: the handoff itself, its decision, each attempt at an agent.  Pure.
 
-Enters: `Ended`.  Leaves: OTLP spans.  See docs/tracing.md.
+Enters: `Ended`.  Leaves: spans of OpenTelemetry's SDK.  See docs/tracing.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from opentelemetry import trace as api
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags
 
 from gateway.decision import Forward
 from gateway.handoff import Attempt, Handoff
@@ -23,22 +21,19 @@ from gateway.telemetry.conventions import (
     SCOPE,
     TIMES,
     Value,
+    cut,
     handoff_attributes,
     http_version,
     is_error,
-    key_values,
     method_attributes,
 )
-from gateway.telemetry.export import let_others_run
 
 HANDOFF: Final = 1
 DECISION: Final = 2
 ATTEMPT: Final = 2
 """What is added to a handoff's base to have the id of a span; to `ATTEMPT` the attempt's number, from 1."""
 
-_HAS_IS_REMOTE: Final = 0x100
-_IS_REMOTE: Final = 0x200
-"""Of a span's flags: whether it is known that its parent, or what is linked to, is of another process."""
+_UNSET: Final = Status(StatusCode.UNSET)
 _NS_PER_MS: Final = 1_000_000
 _NOBODY: Final[Mapping[str, Agent]] = {}
 
@@ -110,76 +105,43 @@ def spans_of(handoff: Handoff) -> int:
     return 2 + len(handoff.failed) + asked_last(handoff)
 
 
-class Spans:
-    """Handoffs that have ended, as OTLP's traces."""
-
-    name = "spans"
-    method = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-    path = "/v1/traces"
-
-    def __init__(self, resource: Resource) -> None:
-        self._resource = resource
-
-    def encode(self, batch: Sequence[Ended]) -> bytes:
-        """One message of all their spans."""
-        scope = ScopeSpans(scope=SCOPE)
-        for ended in batch:
-            scope.spans.extend(spans(ended))
-            let_others_run()
-        resource_spans = ResourceSpans(resource=self._resource, scope_spans=[scope])
-        return ExportTraceServiceRequest(resource_spans=[resource_spans]).SerializeToString()
-
-    def count(self, ended: Ended) -> int:
-        """How many spans."""
-        return spans_of(ended.handoff)
-
-    def rejected(self, answer: bytes) -> int:
-        """How many the collector did not take, by its answer.
-
-        Raises:
-            DecodeError: it is no answer.
-
-        """
-        return int(ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans)
-
-
-def spans(ended: Ended) -> Iterator[Span]:
-    """The handoff's span and those below it."""
+def spans(ended: Ended, resource: Resource) -> Iterator[ReadableSpan]:
+    """The handoff's span and those below it; `resource` tells."""
     handoff = ended.handoff
-    yield _handoff(ended)
-    yield _decision(ended)
+    yield _handoff(ended, resource)
+    yield _decision(ended, resource)
     number = 0
     for number, attempt in enumerate(handoff.failed, 1):
-        yield _attempt(ended, number, attempt)
+        yield _attempt(ended, resource, number, attempt)
     if asked_last(handoff):
-        yield _last_attempt(ended, number + 1)
+        yield _last_attempt(ended, resource, number + 1)
 
 
-def _handoff(ended: Ended) -> Span:
+def _handoff(ended: Ended, resource: Resource) -> ReadableSpan:
     handoff = ended.handoff
-    span = _span(ended, "handoff", Span.SPAN_KIND_SERVER, HANDOFF, 0.0, handoff.duration_ms)
-    span.parent_span_id = bytes.fromhex(ended.parent.decode())
-    if ended.parent:
-        span.flags |= _IS_REMOTE
     attributes: list[tuple[str, Value]] = [("url.scheme", ended.scheme)] if ended.scheme else []
-    span.attributes.extend(key_values([*attributes, *handoff_attributes(handoff, TIMES)]))
-    if is_error(handoff):
-        span.status.CopyFrom(_error(handoff.detail or handoff.reason))
+    links: tuple[Link, ...] = ()
     if ended.born_of is not None:
         trace_id, span_id, flags = ended.born_of
-        link = Span.Link(
-            trace_id=bytes.fromhex(trace_id),
-            span_id=span_id.to_bytes(8, "big"),
-            flags=flags | _HAS_IS_REMOTE,
-            attributes=key_values([("flight.id", handoff.parent)]),
-        )
-        span.links.append(link)
-    return span
+        born_of = api.SpanContext(int(trace_id, 16), span_id, False, TraceFlags(flags))
+        links = (Link(born_of, cut([("flight.id", handoff.parent)])),)
+    return ReadableSpan(
+        "handoff",
+        _context(ended, ended.base + HANDOFF),
+        _context(ended, int(ended.parent, 16), is_remote=True) if ended.parent else None,
+        resource,
+        cut([*attributes, *handoff_attributes(handoff, TIMES)]),
+        links=links,
+        kind=SpanKind.SERVER,
+        status=_error(handoff.detail or handoff.reason) if is_error(handoff) else _UNSET,
+        start_time=_at(ended, 0.0),
+        end_time=_at(ended, handoff.duration_ms),
+        instrumentation_scope=SCOPE,
+    )
 
 
-def _decision(ended: Ended) -> Span:
+def _decision(ended: Ended, resource: Resource) -> ReadableSpan:
     handoff, decision = ended.handoff, ended.decision
-    span = _span(ended, "decision", Span.SPAN_KIND_INTERNAL, DECISION, 0.0, handoff.gateway_ms)
     attributes: list[tuple[str, Value]] = [
         ("flight.decision", "allow" if decision.allow else "refuse"),
         ("flight.policy", decision.policy),
@@ -189,70 +151,94 @@ def _decision(ended: Ended) -> Span:
         ("flight.agent", decision.agent),
         ("flight.shadow", handoff.shadow),
     ]
-    span.attributes.extend(key_values((name, value) for name, value in attributes if value))
-    span.attributes.extend(key_values([("flight.eligible", decision.eligible)]))
-    return span
+    told = [(name, value) for name, value in attributes if value]
+    return ReadableSpan(
+        "decision",
+        _context(ended, ended.base + DECISION),
+        _context(ended, ended.base + HANDOFF),
+        resource,
+        cut([*told, ("flight.eligible", decision.eligible)]),
+        start_time=_at(ended, 0.0),
+        end_time=_at(ended, handoff.gateway_ms),
+        instrumentation_scope=SCOPE,
+    )
 
 
-def _attempt(ended: Ended, number: int, attempt: Attempt) -> Span:
-    span = _client(ended, number, attempt.agent, attempt.asked_ms, attempt.ended_ms)
-    span.attributes.extend(key_values([("error.type", attempt.cause)]))
-    span.status.CopyFrom(_error(attempt.cause))
-    _tell(span, ended, "sent", attempt.sent_ms)
-    return span
+def _attempt(ended: Ended, resource: Resource, number: int, attempt: Attempt) -> ReadableSpan:
+    return _client(
+        ended,
+        resource,
+        number,
+        attempt.agent,
+        (attempt.asked_ms, attempt.ended_ms),
+        [("error.type", attempt.cause)],
+        _events(ended, ("sent", attempt.sent_ms)),
+        _error(attempt.cause),
+    )
 
 
-def _last_attempt(ended: Ended, number: int) -> Span:
+def _last_attempt(ended: Ended, resource: Resource, number: int) -> ReadableSpan:
     handoff = ended.handoff
-    span = _client(ended, number, handoff.agent, handoff.asked_ms, handoff.duration_ms)
-    _tell(span, ended, "sent", handoff.sent_ms)
-    _tell(span, ended, "answered", handoff.answered_ms)
+    status = _UNSET
+    attributes: list[tuple[str, Value]] = []
     if handoff.answered_ms:
-        span.attributes.extend(key_values([("http.response.status_code", handoff.status)]))
+        attributes.append(("http.response.status_code", handoff.status))
     if handoff.reason or handoff.status >= 400:
-        span.attributes.extend(key_values([("error.type", handoff.reason or str(handoff.status))]))
-        span.status.CopyFrom(_error(handoff.detail or handoff.reason))
-    return span
+        attributes.append(("error.type", handoff.reason or str(handoff.status)))
+        status = _error(handoff.detail or handoff.reason)
+    events = _events(ended, ("sent", handoff.sent_ms), ("answered", handoff.answered_ms))
+    times = (handoff.asked_ms, handoff.duration_ms)
+    return _client(ended, resource, number, handoff.agent, times, attributes, events, status)
 
 
-def _client(ended: Ended, number: int, name: str, from_ms: float, until_ms: float) -> Span:
+def _client(
+    ended: Ended,
+    resource: Resource,
+    number: int,
+    name: str,
+    times: tuple[float, float],
+    came_of_it: Iterable[tuple[str, Value]],
+    events: tuple[Event, ...],
+    status: Status,
+) -> ReadableSpan:
+    """The span of attempt `number`, from 1, at the agent of that name."""
+    return ReadableSpan(
+        "attempt",
+        _context(ended, ended.base + ATTEMPT + number),
+        _context(ended, ended.base + HANDOFF),
+        resource,
+        cut([*_asked(ended, number, name), *came_of_it]),
+        events,
+        kind=SpanKind.CLIENT,
+        status=status,
+        start_time=_at(ended, times[0]),
+        end_time=_at(ended, times[1]),
+        instrumentation_scope=SCOPE,
+    )
+
+
+def _asked(ended: Ended, number: int, name: str) -> Iterator[tuple[str, Value]]:
     handoff = ended.handoff
-    span = _span(ended, "attempt", Span.SPAN_KIND_CLIENT, ATTEMPT + number, from_ms, until_ms)
-    attributes: list[tuple[str, Value]] = [
-        ("gen_ai.operation.name", "invoke_agent"),
-        ("gen_ai.agent.name", name),
-        ("flight.agent", name),
-        ("network.protocol.name", "http"),
-        *method_attributes(handoff.method),
-    ]
+    yield "gen_ai.operation.name", "invoke_agent"
+    yield "gen_ai.agent.name", name
+    yield "flight.agent", name
+    yield "network.protocol.name", "http"
+    yield from method_attributes(handoff.method)
     if handoff.conversation:
-        attributes.append(("gen_ai.conversation.id", handoff.conversation))
+        yield "gen_ai.conversation.id", handoff.conversation
     agent = ended.members.get(name)
     if agent is not None:
         host = f"[{agent.host}]" if ":" in agent.host else agent.host
-        attributes += (
-            ("server.address", agent.host),
-            ("server.port", agent.port),
-            ("network.protocol.version", http_version(agent.protocol.value)),
-            ("url.full", f"{'https' if agent.tls else 'http'}://{host}:{agent.port}{handoff.path}"),
-        )
+        yield "server.address", agent.host
+        yield "server.port", agent.port
+        yield "network.protocol.version", http_version(agent.protocol.value)
+        yield "url.full", f"{'https' if agent.tls else 'http'}://{host}:{agent.port}{handoff.path}"
     if number > 1:
-        attributes.append(("http.request.resend_count", number - 1))
-    span.attributes.extend(key_values(attributes))
-    return span
+        yield "http.request.resend_count", number - 1
 
 
-def _span(ended: Ended, name: str, kind: Span.SpanKind.ValueType, number: int, from_ms: float, until_ms: float) -> Span:
-    return Span(
-        trace_id=bytes.fromhex(ended.handoff.trace_id),
-        span_id=(ended.base + number).to_bytes(8, "big"),
-        parent_span_id=(ended.base + HANDOFF).to_bytes(8, "big"),
-        name=name,
-        kind=kind,
-        flags=ended.flags | _HAS_IS_REMOTE,
-        start_time_unix_nano=_at(ended, from_ms),
-        end_time_unix_nano=_at(ended, until_ms),
-    )
+def _context(ended: Ended, span_id: int, *, is_remote: bool = False) -> api.SpanContext:
+    return api.SpanContext(int(ended.handoff.trace_id, 16), span_id, is_remote, TraceFlags(ended.flags))
 
 
 def _at(ended: Ended, ms: float) -> int:
@@ -260,11 +246,10 @@ def _at(ended: Ended, ms: float) -> int:
     return int(ended.handoff.time.timestamp() * 1e6) * 1000 + int(ms * _NS_PER_MS)
 
 
-def _tell(span: Span, ended: Ended, name: str, ms: float) -> None:
-    """An event that happened so long after the request's head was read; 0: it did not."""
-    if ms:
-        span.events.append(Span.Event(name=name, time_unix_nano=_at(ended, ms)))
+def _events(ended: Ended, *times: tuple[str, float]) -> tuple[Event, ...]:
+    """What happened so long after the request's head was read; 0: it did not."""
+    return tuple([Event(name, timestamp=_at(ended, ms)) for name, ms in times if ms])
 
 
 def _error(message: str) -> Status:
-    return Status(code=Status.STATUS_CODE_ERROR, message=message)
+    return Status(StatusCode.ERROR, message)

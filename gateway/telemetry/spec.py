@@ -47,14 +47,14 @@ class OtlpSpec(Spec):
     headers: dict[str, str] = Field(default={}, repr=False)
     """Sent with each export, such as a bearer token; gRPC calls them metadata."""
     timeout_s: Annotated[Duration, Field(alias="timeout", gt=0)] = 10.0
-    """For each export; then it is tried again, or dropped."""
+    """For each export, with trying it again; then it is dropped."""
     ca_file: Path | None = None
     """Who vouches for the collector's certificate; without one, whom the system trusts."""
 
     @field_validator("protocol")
     @classmethod
     def _can_be_spoken(cls, protocol: OtlpProtocol) -> OtlpProtocol:
-        if protocol is OtlpProtocol.GRPC and importlib.util.find_spec("grpc") is None:
+        if protocol is OtlpProtocol.GRPC and importlib.util.find_spec("opentelemetry.exporter.otlp.proto.grpc") is None:
             raise ValueError("grpc needs the extra grpc: pip install 'phoenixflight-gateway[grpc]'")
         return protocol
 

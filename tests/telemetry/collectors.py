@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -51,8 +52,13 @@ class Collector:
         self.records: list[LogRecord] = []
         self.resources: list[dict[str, object]] = []
         self.headers: list[dict[str, str]] = []
+        self.connections: list[socket.socket] = []
         self.statuses: list[int] = []
         """What to answer the next exports with, over HTTP; then 200."""
+        self.retry_after = ""
+        """Said with those that are not 200."""
+        self.endless = False
+        """Whether answers over HTTP have no end."""
         self.rejects = 0
         """Spans of each export that it says it does not take."""
 
@@ -69,6 +75,11 @@ class Collector:
             self.records += [record for scope in each.scope_logs for record in scope.log_records]
         return ExportLogsServiceResponse()
 
+    def hang_up(self) -> None:
+        """Close the connections over HTTP that are kept, once what was asked on them is answered."""
+        for each in self.connections:
+            each.shutdown(socket.SHUT_RDWR)
+
     def handoffs(self) -> list[Span]:
         return [span for span in self.spans if span.name == "handoff"]
 
@@ -84,6 +95,10 @@ def over_http(tls: tuple[Path, Path] | None = None) -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            collector.connections.append(self.connection)
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             collector.headers.append(dict(self.headers.items()))
@@ -96,9 +111,17 @@ def over_http(tls: tuple[Path, Path] | None = None) -> Iterator[Collector]:
             elif status == 200:
                 status = 404
             self.send_response(status)
-            self.send_header("content-length", str(len(answer)))
+            if status != 200 and collector.retry_after:
+                self.send_header("retry-after", collector.retry_after)
+            self.send_header("content-length", str(10**12 if collector.endless else len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+            while collector.endless:
+                try:
+                    self.wfile.write(bytes(65536))
+                except OSError:
+                    self.close_connection = True
+                    return
 
         def log_message(self, *args: object) -> None:
             pass

@@ -4,42 +4,55 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
-from gateway.telemetry import export as exports
-from gateway.telemetry.export import MAX_WAITING, Export, Sender, UnsentError
-from gateway.telemetry.otlp_grpc import GrpcSender
-from gateway.telemetry.otlp_http import HttpSender
-from gateway.telemetry.spans import Spans
-from tests.conftest import client_context
+from gateway.telemetry.export import MAX_WAITING, Export
+from gateway.telemetry.otlp import authorities
+from gateway.telemetry.over_grpc import spans_over_grpc
+from gateway.telemetry.over_http import SpansOverHttp
+from gateway.telemetry.spec import OtlpSpec
+from gateway.telemetry.ways import UnsentError, Way
 from tests.telemetry.collectors import COLLECTORS, Collector, over_grpc, over_http
 from tests.waiting import eventually, free_port
 
+RESOURCE = Resource({})
 
-class Names(Spans):
+
+def named(name: str) -> ReadableSpan:
+    return ReadableSpan(name, SpanContext(1, 1, False), resource=RESOURCE, start_time=1, end_time=2)
+
+
+class Names:
     """Spans with nothing but names."""
 
-    def __init__(self) -> None:
-        pass
+    name = "spans"
 
-    def encode(self, batch: Sequence[str]) -> bytes:  # type: ignore[override]
-        scope = ScopeSpans(spans=[Span(name=name) for name in batch])
-        return ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[scope])]).SerializeToString()
+    def __init__(self, way: Way[Sequence[ReadableSpan]]) -> None:
+        self.shutdown = way.shutdown
+        self._way = way
 
-    def count(self, item: str) -> int:  # type: ignore[override]
+    def export(self, batch: Sequence[str]) -> int:
+        return self._way.send([named(name) for name in batch])
+
+    def count(self, item: str) -> int:
         return 1
 
 
-def exporting(sender: Sender, timeout_s: float = 5.0) -> Export[str]:
-    return Export(Names(), sender, timeout_s, interval_s=0.02)
+def way_to(url: str, protocol: str, **more: object) -> Way[Sequence[ReadableSpan]]:
+    spec = OtlpSpec.model_validate({"otlpEndpoint": url, "protocol": protocol, "timeout": "5s", **more})
+    return SpansOverHttp(spec) if protocol == "http" else spans_over_grpc(spec, authorities(spec))
+
+
+def exporting(url: str, protocol: str = "http", **more: object) -> Export[str]:
+    return Export(Names(way_to(url, protocol, **more)), interval_s=0.02)
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -49,14 +62,8 @@ def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
         yield made
 
 
-def sender_to(collector: Collector, headers: dict[str, str] | None = None) -> Sender:
-    if collector.protocol == "http":
-        return HttpSender(collector.url, Names.path, headers or {}, None)
-    return GrpcSender(collector.url, Names.method, headers or {}, None)
-
-
 def test_all_that_is_added_comes_with_the_headers_that_were_set(collector: Collector) -> None:
-    export = exporting(sender_to(collector, {"authorization": "Bearer t"}))
+    export = exporting(collector.url, collector.protocol, headers={"authorization": "Bearer t"})
     names = [f"span {number}" for number in range(600)]
     for name in names:
         export.add(name)
@@ -70,7 +77,7 @@ def test_all_that_is_added_comes_with_the_headers_that_were_set(collector: Colle
 
 def test_what_the_collector_rejects_is_counted(collector: Collector) -> None:
     collector.rejects = 2
-    export = exporting(sender_to(collector))
+    export = exporting(collector.url, collector.protocol)
     for name in "abc":
         export.add(name)
     export.close()
@@ -81,69 +88,69 @@ def test_what_the_collector_rejects_is_counted(collector: Collector) -> None:
 def test_a_collector_shows_a_certificate_that_the_ca_file_vouches_for(over, certs: Path, tmp_path: Path) -> None:
     # The gateway's own certificate is one for 127.0.0.1.
     with over((certs / "gateway.pem", certs / "gateway-key.pem")) as collector:
-        trusted: Sender
-        stranger: Sender
-        if over is over_http:
-            trusted = HttpSender(collector.url, Names.path, {}, client_context(certs, None))
-            stranger = HttpSender(collector.url, Names.path, {}, ssl.create_default_context())
-        else:
-            trusted = GrpcSender(collector.url, Names.method, {}, (certs / "ca.pem").read_bytes())
-            stranger = GrpcSender(collector.url, Names.method, {}, (certs / "connect-ca.pem").read_bytes())
-        message = Names().encode(["a"])
-        trusted.send(message, 5.0)
+        protocol = "http" if over is over_http else "grpc"
+        trusted = way_to(collector.url, protocol, caFile=str(certs / "ca.pem"))
+        stranger = way_to(collector.url, protocol, caFile=str(certs / "connect-ca.pem"), timeout="500ms")
+        assert trusted.send([named("a")]) == 0
         with pytest.raises(UnsentError):
-            stranger.send(message, 1.0)
-        trusted.close()
-        stranger.close()
+            stranger.send([named("b")])
+        trusted.shutdown()
+        stranger.shutdown()
         assert [span.name for span in collector.spans] == ["a"]
 
 
-def test_a_busy_collector_is_asked_again_and_one_that_says_no_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "_FIRST_PAUSE_S", 0.01)
+def test_a_busy_collector_is_asked_again_and_one_that_says_no_is_not() -> None:
     with over_http() as collector:
         collector.statuses = [503, 429]
-        export = exporting(HttpSender(collector.url, "/v1/traces", {}, None))
+        collector.retry_after = "0.01"
+        export = exporting(collector.url)
         export.add("a")
         eventually(lambda: export.exported == 1)
         collector.statuses = [400]
         export.add("b")
         eventually(lambda: export.dropped["collector"] == 1)
+        collector.statuses = [302]
         export.add("c")
+        eventually(lambda: export.dropped["collector"] == 2)
+        export.add("d")
         eventually(lambda: export.exported == 2)
         export.close()
-    assert [span.name for span in collector.spans] == ["a", "c"]
+    assert [span.name for span in collector.spans] == ["a", "d"]
 
 
 def test_a_kept_connection_that_the_collector_has_closed_loses_nothing() -> None:
     with over_http() as collector:
-        sender = HttpSender(collector.url, "/v1/traces", {}, None)
-        message = Names().encode(["a"])
-        sender.send(message, 5.0)
-        assert sender._connection is not None
-        sender._connection.sock.shutdown(socket.SHUT_RDWR)
-        sender.send(message, 5.0)
-        sender.close()
-    assert len(collector.spans) == 2
+        way = way_to(collector.url, "http")
+        way.send([named("a")])
+        collector.hang_up()
+        way.send([named("b")])
+        way.shutdown()
+    assert [span.name for span in collector.spans] == ["a", "b"]
+
+
+def test_of_an_answer_without_end_only_the_beginning_is_read() -> None:
+    with over_http() as collector:
+        collector.endless = True
+        way = way_to(collector.url, "http")
+        assert way.send([named("a")]) == 0
+        assert way.send([named("b")]) == 0
+        way.shutdown()
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_dead_collector_costs_the_spans_and_a_line_in_the_log(
-    protocol: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(exports, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(exports, "_LAST_PAUSE_S", 0.002)
-    url = f"http://127.0.0.1:{free_port()}"
-    sender: Sender = (
-        HttpSender(url, "/v1/traces", {}, None) if protocol == "http" else GrpcSender(url, Names.method, {}, None)
-    )
-    with caplog.at_level(logging.INFO, "gateway"):
-        export = exporting(sender, 0.5)
+    with caplog.at_level(logging.INFO):
+        export = exporting(f"http://127.0.0.1:{free_port()}", protocol, timeout="300ms")
         for round_ in range(1, 4):
             export.add("a")
             eventually(lambda wanted=round_: export.dropped["collector"] == wanted)
         export.close()
     assert export.exported == 0
-    assert len([each for each in caplog.records if each.name == "gateway.telemetry.export"]) == 1
+    (told,) = caplog.records
+    assert told.name == "gateway.telemetry.export"
+    assert "refused" in told.getMessage().lower()
 
 
 class Deaf:
@@ -154,9 +161,12 @@ class Deaf:
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
 
 
-def test_a_deaf_collector_holds_up_neither_who_adds_nor_the_end() -> None:
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_deaf_collector_holds_up_neither_who_adds_nor_the_end(
+    protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
     deaf = Deaf()
-    export = exporting(HttpSender(deaf.url, "/v1/traces", {}, None), 60.0)
+    export = exporting(deaf.url, protocol, timeout="60s")
     export.add("first")
     eventually(lambda: not export._waiting)
     begun = time.monotonic()
@@ -171,3 +181,4 @@ def test_a_deaf_collector_holds_up_neither_who_adds_nor_the_end() -> None:
     eventually(lambda: not any(each.name == "export of spans" for each in threading.enumerate()))
     assert export.exported == 0
     assert sum(export.dropped.values()) == 1 + 3 * MAX_WAITING
+    assert not [each for each in caplog.records if each.exc_info]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import format_span_id, format_trace_id
 
 from gateway.decision import Snapshot, decide
 from gateway.handoff import Attempt, Handoff, Outcome
@@ -17,6 +19,7 @@ from gateway.telemetry.tracing import MAX_PARENTS, Tracing
 from tests.policy.worlds import ALLOW, NOON, PLANNER, policy, snapshot
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+RESOURCE = Resource({})
 FORCE = snapshot(policy("p", ["*"], ALLOW))
 
 
@@ -100,7 +103,7 @@ def test_each_attempt_has_an_id_of_its_own_and_a_span_with_it() -> None:
     begun.renew(fields, 2)
     failed = (Attempt("executor-1", "unreachable", 1.0, 2.0),)
     made.ended(handoff(failed=failed, agent="executor-2", attempts=2, asked_ms=3.0, sent_ms=3.5), one, begun)
-    by_name = [(span.name, span.span_id.hex()) for span in spans(kept.ended[0])]
+    by_name = [(span.name, format_span_id(span.context.span_id)) for span in spans(kept.ended[0], RESOURCE)]
     assert by_name[2] == ("attempt", parts(begun.header)[1])
     assert by_name[3] == ("attempt", parts(fields[1][1])[1])
     assert len({span_id for _, span_id in by_name}) == 4 == spans_of(kept.ended[0].handoff)
@@ -155,9 +158,9 @@ def test_a_packet_is_linked_to_the_handoff_that_it_was_born_in_while_that_is_kno
     made.ended(handoff(parent=f"id-{MAX_PARENTS}"), one, begun)
     made.ended(handoff(parent="id-0"), one, begun)  # the oldest is forgotten
     made.ended(handoff(parent="unknown"), one, begun)
-    known, forgotten, unknown = (next(spans(each)) for each in kept.ended)
+    known, forgotten, unknown = (next(spans(each, RESOURCE)) for each in kept.ended)
     assert len(known.links) == 1
-    assert known.links[0].trace_id.hex() == TRACE
+    assert format_trace_id(known.links[0].context.trace_id) == TRACE
     assert not forgotten.links
     assert not unknown.links
 
@@ -174,4 +177,4 @@ def test_no_span_says_what_a_caller_sent() -> None:
     one = Decided(spoken, caller, verdict, FORCE.revision, NOON)
     made.ended(handoff(Outcome.REFUSED, path="/run", reason="signature-invalid"), one, made.begin(one))
     assert "secret" not in repr(kept.ended[0])
-    assert b"secret" not in b"".join(span.SerializeToString() for span in spans(kept.ended[0]))
+    assert "secret" not in "".join(span.to_json() for span in spans(kept.ended[0], RESOURCE))
