@@ -109,7 +109,7 @@ class RecordsOverHttp:
             UnsentError: it was not taken.
 
         """
-        return self._heard.outcome(self._taken(request.SerializeToString()))
+        return self._heard.outcome(self._taken(bytes(request.SerializeToString())))
 
     def _taken(self, message: bytes) -> bool:
         until = monotonic() + self._timeout_s
