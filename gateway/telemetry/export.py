@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
 """How long what ended waits for others, at most."""
-MAX_BATCH: Final = 256
-"""In one message; as many are sent at once."""
 MAX_WAITING: Final = 2048
 """Beyond this, with a collector that cannot keep up, what comes is dropped and counted."""
 CLOSE_S: Final = 5.0
@@ -41,6 +39,8 @@ class Signal(Protocol[Told]):
 
     name: str
     """In the plural, for people."""
+    max_batch: int
+    """How many are sent at once."""
 
     def count(self, item: Told) -> int:
         """How many spans, or log records, `item` is."""
@@ -90,7 +90,7 @@ class Export(Generic[Item]):
             self.dropped["queue"] += self._signal.count(item)
             return
         self._waiting.append(item)
-        if len(self._waiting) == MAX_BATCH:
+        if len(self._waiting) == self._signal.max_batch:
             self._wake.set()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -107,7 +107,7 @@ class Export(Generic[Item]):
             self._wake.clear()
             closing = self._until < math.inf
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._signal.max_batch))]
                 size = sum(map(self._signal.count, batch))
                 try:
                     self._export(batch, size)

@@ -19,6 +19,8 @@ class Spans:
     """Handoffs that have ended."""
 
     name = "spans"
+    max_batch = 64
+    """The encoder copies a whole message three times, each in one go, which the loop has to wait for."""
 
     def __init__(self, resource: Resource, way: Way[Sequence[ReadableSpan]]) -> None:
         self._resource = _Known(resource.attributes)
@@ -50,6 +52,7 @@ class LogRecords:
     """Lines of the access log."""
 
     name = "log records"
+    max_batch = 256
 
     def __init__(self, resource: Resource, way: Way[ExportLogsServiceRequest]) -> None:
         self._resource = resource

@@ -34,6 +34,7 @@ class Names:
     """Spans with nothing but names."""
 
     name = "spans"
+    max_batch = 256
 
     def __init__(self, way: Way[Sequence[ReadableSpan]]) -> None:
         self.shutdown = way.shutdown
