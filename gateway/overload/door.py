@@ -137,6 +137,8 @@ class Door:
         self._shut: Entry | None = None
         """Why nobody comes in."""
         self.queue: FairQueue[Visitor] = FairQueue(spec.max_waiting)
+        self._waiting: dict[object, dict[Visitor, None]] = {}
+        """The same by connection."""
         self._callers: dict[str, Caller] = {}
         self._in_turn = False
         """Something came in this turn of the loop, or waits for the next."""
@@ -232,13 +234,22 @@ class Door:
             quiet = now - self.turned_away_at > QUIET_S
             self.queue.capacity = self._max_waiting * BURST if quiet else self._max_waiting
         visitor.since = self._worked
+        self._waiting.setdefault(visitor.connection, {})[visitor] = None
         loser = self.queue.push(visitor.caller.name, visitor)
         if loser is not None:
             self._turn_all_away(loser, Entry.FULL, now)
 
     def leave(self, visitor: Visitor) -> None:
         """`visitor` waits no longer."""
-        self.queue.remove(visitor)
+        if self.queue.remove(visitor):
+            self._waits_no_more(visitor)
+
+    def _waits_no_more(self, visitor: Visitor) -> None:
+        connection = visitor.connection
+        waiting = self._waiting[connection]
+        del waiting[visitor]
+        if not waiting:
+            del self._waiting[connection]
 
     def refuse(self, entry: Entry, caller: Caller, now: float) -> Entry:
         """Count one that does not come in."""
@@ -267,6 +278,7 @@ class Door:
         self._worked = self._work()
         while queue and now - began <= self._turn_s:
             visitor = queue.pop()
+            self._waits_no_more(visitor)
             waited = self._worked - visitor.since
             if waited > self._max_wait_s:
                 self._turn_away(visitor, Entry.LATE, now)
@@ -299,10 +311,10 @@ class Door:
 
         So much room at once means that as few callers as possible have to stay away.
         """
-        others = [each for each in self.queue if each.connection is loser.connection]
-        for each in others:
+        waiting = self._waiting.pop(loser.connection)
+        for each in waiting:
             self.queue.remove(each)
-        for each in (loser, *others):
+        for each in waiting:
             self._turn_away(each, entry, now)
 
     # -- how far over -----------------------------------------------------------------------------------

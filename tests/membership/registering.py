@@ -86,7 +86,7 @@ class Registering:
             store, policies=lambda: self.policies, taken=lambda name: name in self.reserved
         )
         loop = asyncio.get_running_loop()
-        telemetry = Telemetry(Metrics(), Tracing(), Recent(), None, None)
+        telemetry = Telemetry(Metrics(), Tracing(), Recent())
         self.plane = DataPlane(
             loop,
             telemetry,

@@ -7,6 +7,7 @@ answers read here.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -127,6 +128,10 @@ class _Status(msgspec.Struct):
     details: _Details | None = None
 
 
+_loading = threading.Lock()
+"""Held while a kubeconfig is read: msgspec crashes when two threads meet its types for the first time at once."""
+
+
 def load_config(spec: KubernetesSpec, service_account: str = SERVICE_ACCOUNT) -> SingleConfig:
     """How to reach the API server: by `spec`'s kubeconfig, else by the service account of this pod.
 
@@ -135,10 +140,11 @@ def load_config(spec: KubernetesSpec, service_account: str = SERVICE_ACCOUNT) ->
 
     """
     try:
-        if spec.kubeconfig is None:
-            found = KubeConfig.from_service_account(service_account).get()
-        else:
-            found = KubeConfig.from_file(spec.kubeconfig).get(spec.context)
+        with _loading:
+            if spec.kubeconfig is None:
+                found = KubeConfig.from_service_account(service_account).get()
+            else:
+                found = KubeConfig.from_file(spec.kubeconfig).get(spec.context)
     except KeyError as error:
         raise ApiTrouble(f"no way to the API server is configured: {error.args[0]} is missing") from None
     except (ConfigError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
