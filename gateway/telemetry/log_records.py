@@ -58,11 +58,11 @@ def log_record(line: Line) -> LogRecord:
     if isinstance(said, Suppressed):
         record.event_name = SUPPRESSED_EVENT
         record.severity_number, record.severity_text = _SEVERITIES[Outcome.REFUSED]
-        record.body.CopyFrom(AnyValue(string_value=msgspec.json.encode(said).decode()))
+        record.body.string_value = msgspec.json.encode(said).decode()
         return record
     record.event_name = HANDOFF_EVENT
     record.severity_number, record.severity_text = _SEVERITIES[said.outcome]
-    record.body.CopyFrom(AnyValue(string_value=_sentence(said)))
+    record.body.string_value = _sentence(said)
     record.trace_id = bytes.fromhex(said.trace_id)
     if line.span_id:
         record.span_id = line.span_id.to_bytes(8, "big")
