@@ -28,10 +28,19 @@ def connected(
     """A client of the admin port at the URL `admin`; the others are what the options say.
 
     Raises:
-        OSError: a file cannot be read; so it is of an `ssl.SSLError`.
-        ValueError: there is no usable token in its file, one of two files is missing, or `admin` is no URL.
+        typer.Exit: with 2, the mistake being told: a file that cannot be used, one of two missing, or no URL.
 
     """
+    try:
+        return _client(admin, token_file, cacert, cert, key)
+    except (OSError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
+def _client(
+    admin: str, token_file: Path | None, cacert: Path | None, cert: Path | None, key: Path | None
+) -> httpx.Client:
     headers = {"authorization": f"Bearer {read_token(token_file)}"} if token_file is not None else {}
     if (cert is None) != (key is None):
         raise ValueError("--cert and --key go together")

@@ -60,11 +60,7 @@ def explain(
         typer.echo("say which packet: its ID, or --from and --header of one that might be", err=True)
         raise typer.Exit(2)
     if packet_id:
-        try:
-            client = connected(admin, token_file, cacert, cert, key)
-        except (OSError, ValueError) as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(2) from None
+        client = connected(admin, token_file, cacert, cert, key)
         _explain_known(client, admin, packet_id)
         return
     try:

@@ -31,11 +31,7 @@ def status(
     key: KeyOption = None,
 ) -> None:
     """Tell in short how a running gateway is.  Exit 0: it is ready.  1: it is not, or is silent.  2: a mistake."""
-    try:
-        client = connected(admin, token_file, cacert, cert, key)
-    except (OSError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+    client = connected(admin, token_file, cacert, cert, key)
     with client:
         try:
             ready = client.get("/readyz")

@@ -49,11 +49,7 @@ def top(
 
     The tables are of the last minute.  Exit 1: with --once, the gateway does not answer.  2: a mistake.
     """
-    try:
-        client = connected(admin, token_file, cacert, cert, key)
-    except (OSError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+    client = connected(admin, token_file, cacert, cert, key)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
