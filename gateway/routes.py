@@ -39,6 +39,11 @@ class Granted(msgspec.Struct, frozen=True):
     grants: tuple[Grant, ...] = ()
     """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
 
+    @property
+    def staged(self) -> bool:
+        """Whether a packet goes through the stages before it goes to the agent."""
+        return bool(self.grants)
+
 
 class Route(msgspec.Struct, frozen=True):
     """A decided way: the agents that are ready, as a ring, and the rules that admit each agent."""

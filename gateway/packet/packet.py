@@ -16,7 +16,7 @@ import http_sf
 
 from gateway.messages import Fields, RequestHead
 from gateway.packet import fields as names
-from gateway.packet.values import Capabilities, FlightPacket, MalformedPacketError, Sifted
+from gateway.packet.values import NO_BUDGET, Capabilities, FlightPacket, MalformedPacketError, Sifted
 from gateway.packet.w3c import passed_on
 
 CAPABILITY_DOMAIN = b".flight.internal"
@@ -144,14 +144,16 @@ def parse(head: RequestHead, flight: dict[bytes, bytes], mint_id: Callable[[], s
     parent = "" if value is None else _string(names.PARENT, value)
     value = get(names.TIMEOUT)
     timeout_ms = 0 if value is None else _milliseconds(names.TIMEOUT, value)
-    for name in (names.BUDGET, names.CONTEXT):
-        if name in flight:
-            _structured(name, flight[name], "dictionary")
+    value = get(names.BUDGET)
+    budget = NO_BUDGET if value is None else parse_budget(value)
+    value = get(names.CONTEXT)
+    if value is not None:
+        _structured(names.CONTEXT, value, "dictionary")
     affinity = conversation.encode() or get(names.MCP_SESSION) or task.encode()
     alone = not affinity
     if alone:
         affinity = packet_id.encode()
-    return FlightPacket(packet_id, capabilities, affinity, conversation, task, parent, timeout_ms, alone)
+    return FlightPacket(packet_id, capabilities, affinity, conversation, task, parent, timeout_ms, alone, budget)
 
 
 def _capability_from_host(authority: bytes) -> bytes:
@@ -162,6 +164,17 @@ def _capability_from_host(authority: bytes) -> bytes:
     raise MalformedPacketError(
         "flight-capability is missing: name what the agent must be able to do, like flight-capability: code.execute"
     )
+
+
+def parse_budget(raw: bytes) -> dict[str, int]:
+    """The whole numbers in ``flight-budget``, or in ``flight-usage``: a Dictionary, by unit.
+
+    Raises:
+        MalformedPacketError: it is none; the message names the character.
+
+    """
+    members = _structured(names.BUDGET, raw, "dictionary")
+    return {str(unit): item[0] for unit, item in members.items() if type(item[0]) is int}
 
 
 def parse_capabilities(raw: bytes) -> Capabilities:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 from gateway.messages import Fields
+
+NO_BUDGET: Mapping[str, int] = MappingProxyType({})
 
 
 class MalformedPacketError(ValueError):
@@ -39,6 +44,8 @@ class FlightPacket(msgspec.Struct, frozen=True, gc=False):
     """Time left, in milliseconds; 0 when the packet sets none."""
     alone: bool = False
     """Nothing but its id tells where it belongs: no other packet has its affinity."""
+    budget: Mapping[str, int] = NO_BUDGET
+    """What its sender lets it spend, by unit: the whole numbers of ``flight-budget``."""
 
 
 class Sifted(msgspec.Struct, frozen=True, gc=False):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
 
-import http_sf
 import msgspec
 
 from gateway.identity import Principal, SpiffeId
@@ -59,14 +56,6 @@ class PacketFacts(msgspec.Struct, frozen=True, gc=False):
     now: float
     """Seconds since the epoch."""
 
-    @property
-    def budget(self) -> Mapping[str, int]:
-        """The whole numbers in ``flight-budget``."""
-        raw = b", ".join(value for name, value in self.head.fields if name == names.BUDGET)
-        # Its form has been checked when the packet was parsed.
-        members: Any = http_sf.parse(raw, tltype="dictionary") if raw else {}
-        return {str(name): item[0] for name, item in members.items() if type(item[0]) is int}
-
 
 class AgentFacts(msgspec.Struct, frozen=True, gc=False):
     """What ``agentWhen`` is evaluated on."""
@@ -100,8 +89,8 @@ ON_PACKETS: Language[PacketFacts] = Language(
         "packet.task": Variable(cel.STRING, lambda facts: facts.packet.task),
         "packet.parent": Variable(cel.STRING, lambda facts: facts.packet.parent),
         "packet.timeoutMs": Variable(cel.INT, lambda facts: facts.packet.timeout_ms),
-        "packet.hops": Variable(cel.INT, lambda facts: facts.budget.get("hops", DEFAULT_HOPS)),
-        "packet.budget": Variable(cel.STRING_TO_INT, lambda facts: facts.budget),
+        "packet.hops": Variable(cel.INT, lambda facts: facts.packet.budget.get("hops", DEFAULT_HOPS)),
+        "packet.budget": Variable(cel.STRING_TO_INT, lambda facts: dict(facts.packet.budget)),
         "packet.minTrust": Variable(cel.DOUBLE, lambda facts: facts.packet.capabilities.min_trust),
         "packet.signed": Variable(cel.BOOL, lambda facts: facts.evidence.signer is not None),
         "packet.signer": Variable(cel.STRING, lambda facts: facts.evidence.signer or ""),

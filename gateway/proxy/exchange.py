@@ -74,6 +74,7 @@ class Exchange:
         "_pool",
         "_queued",
         "_retry",
+        "_stage",
         "_tail",
         "_up",
         "_up_stream",
@@ -146,6 +147,8 @@ class Exchange:
         """It waits for a connection."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
+        self._stage = 0
+        """How many stages it has entered."""
         self._placing = False
         """It is being found out which agent it goes to."""
         self._once: OncePacket | None = None
@@ -348,25 +351,29 @@ class Exchange:
             self._refuse(self.route.full)
             return
         self.agent = agent
-        limits = self.route.grants[agent.name].limits
-        if limits or forward.signature is not None:
-            self.plane.gate.enter(forward, limits, principal, self.started_at, self._entered)
-        elif self._once is not None:
+        granted = self.route.grants[agent.name]
+        if granted.limits or forward.signature is not None:
+            self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
+        elif self._once is not None or granted.staged:
             self._entered(None)
         else:
             self._acquire(agent)
 
     def _entered(self, refusal: Refusal | None) -> None:
-        """The gate has let the packet through, or not."""
+        """The gate, or a stage, has let the packet through, or not: on to the next stage, the ledger, the agent."""
         if self.finished:
             return
+        stages, agent = self.plane.stages, self.agent
+        assert agent is not None
         if refusal is not None:
             self._refuse(refusal)
+        elif self._stage < len(stages) and self.route.grants[agent.name].staged:
+            self._stage += 1
+            stages[self._stage - 1].enter(self, self._entered)
         elif self._once is not None:
             self._once.begin(self.plane.clock(), self._begun)
         else:
-            assert self.agent is not None
-            self._acquire(self.agent)
+            self._acquire(agent)
 
     def _begun(self, found: StoredAnswer | Refusal | None) -> None:
         """The ledger has said whether the packet begins, or how it ended the first time."""
@@ -767,6 +774,9 @@ class Exchange:
         self.finished = True
         if self._retry is not None:
             self._retry.end()
+        if self._stage:
+            for stage in self.plane.stages[: self._stage]:
+                stage.leave(self, outcome)
         self._upload.drop()
         self._unload()
         if not self._placing:

@@ -30,6 +30,7 @@ from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.retries import Retries, RetryLimits
+from gateway.proxy.stages import Stage
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -156,6 +157,7 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.stages: tuple[Stage, ...] = ()
         self.once: OnceOnly | None = None
         """Knows the packets that are done once; without one, there are none."""
         self._alone: set[Exchange] = set()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.messages import RequestHead
 from gateway.packet import MalformedPacketError, parse, sift
 from gateway.packet.fields import sf_string
-from gateway.packet.packet import parse_capabilities
+from gateway.packet.packet import parse_budget, parse_capabilities
 
 
 def head(*fields: tuple[bytes, bytes], authority: bytes = b"gateway") -> RequestHead:
@@ -94,3 +94,15 @@ def test_no_spelling_of_a_reserved_field_gets_through(name: bytes, data: st.Data
 def test_a_trusted_hop_is_believed_about_forwarding_but_never_about_identity() -> None:
     fields = [(b"x-forwarded-for", b"1.2.3.4"), (b"flight-from", b'"spiffe://a/b"')]
     assert sift(fields, trusted_hop=True).onward == [(b"x-forwarded-for", b"1.2.3.4")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "budget"),
+    [
+        (b"tokens=12000, hops=4", {"tokens": 12000, "hops": 4}),
+        (b"hops=0", {"hops": 0}),
+        (b'tokens=12, share=0.5, name="x", flag', {"tokens": 12}),
+    ],
+)
+def test_a_budget_is_its_whole_numbers(raw: bytes, budget: dict[str, int]) -> None:
+    assert parse_budget(raw) == budget

@@ -24,13 +24,15 @@ from gateway.routing import Agent, Protocol
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 CALLER = SpiffeId("spiffe://mesh.local/ns/agents/sa/planner")
-PACKET = FlightPacket("id-1", Capabilities(("a", "b"), 0.5), b"c-1", "c-1", "t-1", "p-1", 1500)
+PACKET = FlightPacket(
+    "id-1", Capabilities(("a", "b"), 0.5), b"c-1", "c-1", "t-1", "p-1", 1500, budget={"tokens": 12, "hops": 3}
+)
 HEAD = RequestHead(
     b"CONNECT",
     b"https",
     b"gateway:8443",
     b"/run/\xe9?x=1",
-    [(b"flight-budget", b"tokens=12, hops=3"), (b"flight-budget", b"share=0.5, name=x")],
+    [],
     b"websocket",
 )
 FACTS = PacketFacts(PACKET, HEAD, Principal(CALLER), Evidence(CALLER), NOON)
