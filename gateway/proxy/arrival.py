@@ -237,11 +237,12 @@ class Holds:
         now, door = perf_counter(), self._door
         room = not door.queue and now - door.turned_away_at > ROOM_AFTER_S
         for connection, until in list(self._held.items()):
-            if until > now and not room:
+            over = until <= now
+            if not (over or room):
                 continue
-            room = room and until <= now  # one at a time, to see what it brings
+            room = room and over  # one at a time, to see what it brings
             del self._held[connection]
-            connection.let_go()
+            connection.let_go(stale=over)
         if self._held:
             self._timer = self._loop.call_later(HOLDS_INTERVAL_S, self._look)
 
@@ -252,4 +253,4 @@ class Holds:
             self._timer = None
         while self._held:
             connection, _ = self._held.popitem()
-            connection.let_go()
+            connection.let_go(stale=False)

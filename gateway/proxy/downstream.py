@@ -119,6 +119,8 @@ class DownstreamConnection(Connection):
         """Once it has asked for something."""
         self._manners: Manners | None = None
         """Once it was turned away."""
+        self._stale = False
+        """What is read next has waited for too long already."""
         if not listener.tls:
             self._assume()
 
@@ -236,6 +238,8 @@ class DownstreamConnection(Connection):
             self._hold(data)
         elif not self.lingering:
             super().data_received(data)
+            if self._stale:
+                self._stale = False
 
     def dispatch(self, events: list[Event]) -> None:
         exchanges = self.exchanges
@@ -294,7 +298,7 @@ class DownstreamConnection(Connection):
             asked.begin(head, ended=event.ended)
             return
         now = perf_counter()
-        entry = plane.door.knock(caller, now)
+        entry = plane.door.refuse(Entry.LATE, caller, now) if self._stale else plane.door.knock(caller, now)
         caller.in_flight += 1
         plane.in_flight += 1
         if entry is Entry.IN:
@@ -313,10 +317,11 @@ class DownstreamConnection(Connection):
         if push is not Push.NOTHING:
             self.plane.holds.hold(self, push, manners.until)
 
-    def let_go(self) -> None:
-        """Read again."""
+    def let_go(self, *, stale: bool) -> None:
+        """Read again; when `stale`, what is read first has waited for too long."""
         if self._manners is not None:
             self._manners.forgive()
+        self._stale = stale
         self.unhold()
 
     def _failed(self, event: ConnectionFailed) -> None:
