@@ -54,6 +54,8 @@ class Entry(Enum):
     """The queue has been long for a while; its connection was chosen, of the caller that has the most in it."""
     LATE = "late"
     """It waited for too long."""
+    STALE = "stale"
+    """Its connection was held while it waited to be read."""
     FULL = "full"
     """The queue is full; its connection was chosen likewise."""
     CONCURRENCY = "concurrency"

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 HOLDS_INTERVAL_S: Final = 0.02
 MAX_HOLD_S: Final = 5.0
+STALE_AFTER_S: Final = 0.1
+"""What waited for so long to be read is not worth serving any more."""
 ROOM_AFTER_S: Final = 0.05
 """When nobody was turned away for so long, there is room for those who are held."""
 
@@ -33,6 +35,7 @@ _OVERLOADED = "the gateway has more to do than it can; send nothing until retry-
 _WHY: Final = {
     Entry.QUEUE: (Reason.OVERLOADED, _OVERLOADED),
     Entry.LATE: (Reason.OVERLOADED, _OVERLOADED),
+    Entry.STALE: (Reason.OVERLOADED, _OVERLOADED),
     Entry.FULL: (Reason.OVERLOADED, _OVERLOADED),
     Entry.LEVEL: (Reason.OVERLOADED, _OVERLOADED),
     Entry.RECORDER: (Reason.NOT_RECORDED, "what is handed on must be recorded, and cannot be now; try again later"),
@@ -206,8 +209,8 @@ class Holds:
     def __init__(self, loop: asyncio.AbstractEventLoop, door: Door) -> None:
         self._loop = loop
         self._door = door
-        self._held: OrderedDict[DownstreamConnection, float] = OrderedDict()
-        """Until when at most; those held for longest first."""
+        self._held: OrderedDict[DownstreamConnection, tuple[float, float]] = OrderedDict()
+        """Since when, and until when at most; those held for longest first."""
         self._timer: asyncio.TimerHandle | None = None
         self.counts = {Push.HOLD: 0, Push.CLOSE: 0}
         """How often connections were held, and closed, because their callers ignored ``retry-after``."""
@@ -221,7 +224,8 @@ class Holds:
         if connection in self._held:
             return
         self.counts[push] += 1
-        self._held[connection] = min(until, perf_counter() + MAX_HOLD_S)
+        now = perf_counter()
+        self._held[connection] = (now, min(until, now + MAX_HOLD_S))
         connection.hold()
         if push is Push.CLOSE:
             connection.drain()
@@ -236,13 +240,13 @@ class Holds:
         self._timer = None
         now, door = perf_counter(), self._door
         room = not door.queue and now - door.turned_away_at > ROOM_AFTER_S
-        for connection, until in list(self._held.items()):
+        for connection, (since, until) in list(self._held.items()):
             over = until <= now
             if not (over or room):
                 continue
             room = room and over  # one at a time, to see what it brings
             del self._held[connection]
-            connection.let_go(stale=over)
+            connection.let_go(stale=now - since > STALE_AFTER_S)
         if self._held:
             self._timer = self._loop.call_later(HOLDS_INTERVAL_S, self._look)
 

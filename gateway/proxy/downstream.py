@@ -120,7 +120,7 @@ class DownstreamConnection(Connection):
         self._manners: Manners | None = None
         """Once it was turned away."""
         self._stale = False
-        """What is read next has waited for too long already."""
+        """What is read next has waited to be read for too long."""
         if not listener.tls:
             self._assume()
 
@@ -298,7 +298,7 @@ class DownstreamConnection(Connection):
             asked.begin(head, ended=event.ended)
             return
         now = perf_counter()
-        entry = plane.door.refuse(Entry.LATE, caller, now) if self._stale else plane.door.knock(caller, now)
+        entry = plane.door.refuse(Entry.STALE, caller, now) if self._stale else plane.door.knock(caller, now)
         caller.in_flight += 1
         plane.in_flight += 1
         if entry is Entry.IN:
@@ -318,7 +318,7 @@ class DownstreamConnection(Connection):
             self.plane.holds.hold(self, push, manners.until)
 
     def let_go(self, *, stale: bool) -> None:
-        """Read again; when `stale`, what is read first has waited for too long."""
+        """Read again; when `stale`, what is read first has waited to be read for too long."""
         if self._manners is not None:
             self._manners.forgive()
         self._stale = stale

@@ -160,7 +160,7 @@ def test_a_caller_that_goes_on_within_retry_after_is_held_and_in_the_end_closed(
     assert read_answer(connection)[0] == 200
     with pytest.raises((EOFError, ConnectionError)):
         while True:
-            assert read_answer(ask(gateway, connection))[0] == 429
+            assert read_answer(ask(gateway, connection))[0] in {429, 503}  # 503 for what waited while it was held
     assert metric(gateway, 'ignored_retry_after_total{push="hold"}') == 8
     assert metric(gateway, 'ignored_retry_after_total{push="close"}') == 1
     with gateway.client() as another:
