@@ -1,7 +1,8 @@
 """Callers of the soak: ``python -m tests.soak.caller SETTINGS``, in JSON; see `Settings`.
 
 Each packet leaves a line: when it ended (seconds since the epoch), its id, its method, what became of it (a status, 0
-for none, -1 for one that the caller itself broke off).  In the end one line of JSON on the standard output.
+for none, -1 for one that the caller itself broke off, -2 for one that the gateway did not take).  In the end one line
+of JSON on the standard output.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.client import tls_context
 from tests.soak.connections import Connection, OverHttp1, OverHttp2
 
 CANCELLED = -1
+_TURNED_AWAY = (429, 503)
 _BODY = b"x" * 200
 _METHODS = [(b"POST", _BODY)] * 6 + [(b"GET", b"")] * 3 + [(b"PUT", _BODY)]
 _CONVERSATIONS = 500
@@ -69,6 +71,8 @@ class Packet:
     def on_end(self, status: int) -> None:
         if self.leaving is not None:
             self.leaving.cancel()
+        if status in _TURNED_AWAY:
+            self.connection.rests_until = time.monotonic() + self.connection.retry_after_s
         self.callers.ended(self, status)
 
     def leave(self) -> None:
@@ -88,7 +92,7 @@ class Callers:
         self.under_way = 0
         self.answered = 0
         self._held_back = 0
-        """Packets that were due when no connection had room: they are not sent."""
+        """Packets that were due when no connection had room, or all were asked to wait: they are not sent."""
         self._stopping = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections: list[Connection] = []
@@ -133,7 +137,9 @@ class Callers:
         return connection  # type: ignore[return-value]
 
     def _ask(self, path: bytes, leave_after_s: float | None, *, stream: bool = False) -> bool:
-        free = [each for each in self._connections if each.in_flight < each.capacity and not (each.lost or each.going)]
+        now = time.monotonic()
+        free = [each for each in self._connections if each.in_flight < each.capacity and each.rests_until <= now]
+        free = [each for each in free if not (each.lost or each.going)]
         if not free:
             self._held_back += 1
             return False

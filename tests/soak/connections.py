@@ -1,7 +1,8 @@
-"""The bench's connections, for packets with an id that may be cancelled."""
+"""The bench's connections, for packets with an id that may be cancelled, as well-behaved callers have them."""
 
 from __future__ import annotations
 
+import struct
 from typing import Protocol
 
 from bench import http2
@@ -9,6 +10,8 @@ from bench.call import AUTHORITY, Call
 from bench.http1 import Http1Connection
 from bench.http2 import Http2Connection
 
+UNTAKEN = -2
+"""What is told of a packet that the gateway took no notice of: it may be sent again (RFC 9113 section 6.8)."""
 _CANCEL = b"\x00\x00\x00\x08"
 _HEAD = (
     b"%b %b HTTP/1.1\r\nhost: " + AUTHORITY + b"\r\nflight-capability: code.execute\r\n"
@@ -23,6 +26,10 @@ class Connection(Protocol):
     lost: bool
     going: bool
     in_flight: int
+    retry_after_s: int
+    """What the last answer that had a ``retry-after`` said."""
+    rests_until: float
+    """Nothing is sent on it before, by the monotonic clock."""
 
     def ask(self, method: bytes, path: bytes, packet: bytes, conversation: bytes, body: bytes, call: Call) -> int:
         """Send a packet; gives its stream."""
@@ -38,6 +45,7 @@ class OverHttp2(Http2Connection):
     """Many packets at once; goes when it is told to, after the last answer."""
 
     going = False
+    rests_until = 0.0
 
     def ask(self, method: bytes, path: bytes, packet: bytes, conversation: bytes, body: bytes, call: Call) -> int:
         stream, self._next = self._next, self._next + 2
@@ -65,6 +73,9 @@ class OverHttp2(Http2Connection):
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == http2._GOAWAY:
             self.going = True
+            (last,) = struct.unpack_from(">I", payload)
+            for untaken in [each for each in self._streams if each > last]:
+                self._streams.pop(untaken).call.on_end(UNTAKEN)
         else:
             super()._on_frame(kind, flags, stream, payload)
         if self.going and not self._streams:
@@ -75,6 +86,13 @@ class OverHttp1(Http1Connection):
     """One packet at a time."""
 
     going = False
+    retry_after_s = 0
+    rests_until = 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field of the answer."""
+        if name.lower() == b"retry-after":
+            self.retry_after_s = int(value)
 
     def ask(self, method: bytes, path: bytes, packet: bytes, conversation: bytes, body: bytes, call: Call) -> int:
         self._call = call

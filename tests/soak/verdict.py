@@ -19,7 +19,8 @@ KILL_MARGIN_S = 2.0
 """So long after an agent came back, failures are still its doing: packets that it had, retries, its ejection."""
 OF_A_KILL = {"POST": {0, 502, 503}, "GET": {0, 502, 503}, "PUT": {502, 503}}
 """What may become of packets by their method; a GET may be a stream that was cut."""
-CANCELLED = -1
+CANCELLED, UNTAKEN = -1, -2
+"""The caller broke it off; the gateway closed a connection and took no notice of it any more."""
 _FLIGHT_ID = re.compile(r'"flight_id":"([^"]*)"')
 
 
@@ -59,7 +60,7 @@ def turned_away(ended: list[Ended], lines: Counter[str]) -> list[Ended]:
 
 def unexplained(ended: list[Ended], kills: list[tuple[float, float]]) -> list[Ended]:
     """Packets that failed, and not because their caller left or an agent was killed."""
-    failed = [each for each in ended if each.status not in (200, CANCELLED)]
+    failed = [each for each in ended if each.status not in (200, CANCELLED, UNTAKEN)]
     return [
         each
         for each in failed
@@ -76,5 +77,7 @@ def misrecorded(ended: list[Ended], lines: Counter[str]) -> list[str]:
 
 
 def _well(each: Ended, lines: Counter[str]) -> bool:
+    if each.status == UNTAKEN:
+        return not lines[each.packet]
     least = 0 if each.status in (CANCELLED, 0) else 1
     return least <= lines[each.packet] <= 1
