@@ -9,9 +9,10 @@ from gateway.authority.credential import Credential
 from gateway.authority.keys import KeyRing, load_key_ring
 from gateway.authority.narrow import Terms, lineage_of
 from gateway.authority.spec import AuthoritySpec
-from gateway.authority.token import CredentialError
+from gateway.authority.token import CLAIMS, CredentialError
 
 __all__ = [
+    "CLAIMS",
     "NO_AUTHORITY",
     "Authority",
     "AuthoritySpec",

@@ -31,14 +31,20 @@ class Authority:
         """What others verify credentials with."""
         return self.ring.jwks()
 
-    def verify(self, raw: bytes, principal: Principal, now: float) -> Credential:
+    def verify(self, raw: bytes, principal: Principal, now: float, *, bound: bool = True) -> Credential:
         """The credential `raw`, shown by `principal`.
+
+        Args:
+            raw: the value of ``flight-credential``.
+            principal: the caller.
+            now: seconds since the epoch.
+            bound: hold it against the certificate of `principal`.
 
         Raises:
             CredentialError: it does not hold, or is not for `principal` to show.
 
         """
-        return self._verifier.verify(raw, principal, now)
+        return self._verifier.verify(raw, principal, now, bound=bound)
 
     def objection(self, held: Credential | None, packet: FlightPacket) -> Refusal | None:
         """Why `packet` is not covered by `held`, or may not be handed on once more."""
@@ -81,10 +87,10 @@ class Authority:
         )
 
 
-NO_AUTHORITY = CredentialError("kid", "this gateway has no keys, and takes no handoff credentials")
+NO_AUTHORITY = Refusal(Reason.CREDENTIAL_INVALID, "kid: this gateway has no keys, and takes no handoff credentials")
 """What is said of a credential where no authority is configured."""
 
 
 def invalid(error: CredentialError) -> Refusal:
     """How a caller is told of `error`."""
-    return Refusal(Reason.CREDENTIAL_INVALID, f"handoff credential: {error}")
+    return Refusal(Reason.CREDENTIAL_INVALID, str(error))

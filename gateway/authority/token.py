@@ -18,6 +18,10 @@ MAX_TOKEN_BYTES: Final = 16_384
 """Of a credential; longer ones are refused unread."""
 MAX_REMEMBERED: Final = 4_096
 """Credentials whose signature is not verified again."""
+CLAIMS: Final = frozenset(
+    {"token", "typ", "kid", "alg", "signature", "iss", "exp", "nbf", "aud", "cnf", "cap", "conv"},
+)
+"""What may be amiss with a credential; the detail of such a refusal begins with one of these."""
 SKEW_S: Final = 30.0
 """How far the clock of the replica that has issued a credential may be ahead; its end is taken to the second."""
 
@@ -130,8 +134,8 @@ class Verifier:
         """By the hash of the whole token; the one that was asked for last is the last."""
         self._most = most
 
-    def verify(self, raw: bytes, principal: Principal, now: float) -> Credential:
-        """The credential `raw`, if it is for `principal` to show.
+    def verify(self, raw: bytes, principal: Principal, now: float, *, bound: bool = True) -> Credential:
+        """The credential `raw`, if it is for `principal` to show; `bound` says whether with its certificate.
 
         Raises:
             CredentialError: it does not hold.
@@ -153,7 +157,7 @@ class Verifier:
             raise CredentialError("nbf", "the credential is not valid yet; compare the clocks of the replicas")
         if credential.audience != principal.id:
             raise CredentialError("aud", "the credential was given to another principal than the one that shows it")
-        if not principal.certificate or credential.thumbprint != principal.thumbprint:
+        if bound and (not principal.certificate or credential.thumbprint != principal.thumbprint):
             raise CredentialError("cnf", "the credential is bound to another certificate than the one that is shown")
         return credential
 
