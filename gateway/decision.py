@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.authority import NO_AUTHORITY, Credential, CredentialError, invalid
 from gateway.identity import Principal
 from gateway.judgement import EMPTY, Judgement, Shadow, Snapshot, judge
 from gateway.messages import RequestHead
@@ -48,6 +49,7 @@ def decide(
     entropy: Callable[[int], int],
     *,
     assume: Evidence | None = None,
+    held: Credential | None = None,
 ) -> Verdict:
     """Decide what becomes of a request.
 
@@ -58,6 +60,7 @@ def decide(
         now: seconds since the epoch.
         entropy: ``random.getrandbits`` or its like; read only to mint an id.
         assume: what to take as proven about a hypothetical packet, instead of looking for proof in it.
+        held: the handoff credential to take for shown and verified, likewise.
 
     """
     trusted = False
@@ -82,12 +85,24 @@ def decide(
         except SignatureError as error:
             return Refuse(Refusal(Reason.SIGNATURE_INVALID, str(error)), packet, content_type, traceparent)
     evidence = _evidence(signature, digest) if assume is None else assume
-    judgement = judge(packet, head, principal, evidence, snapshot, now)
+    authority = snapshot.authority
+    if names.CREDENTIAL in flight and assume is None and held is None:
+        if authority is None:
+            return Refuse(NO_AUTHORITY, packet, content_type, traceparent, evidence)
+        try:
+            held = authority.verify(flight[names.CREDENTIAL], principal, now)
+        except CredentialError as error:
+            return Refuse(invalid(error), packet, content_type, traceparent, evidence)
+    if authority is not None:
+        objection = authority.objection(held, packet)
+        if objection is not None:
+            return Refuse(objection, packet, content_type, traceparent, evidence, held=held)
+    judgement = judge(packet, head, principal, evidence, snapshot, now, held)
     route = judgement.route
     if judgement.leaving is not None and not packet.alone:
         route = judgement.leaving
     if isinstance(route, Refusal):
-        return Refuse(route, packet, content_type, traceparent, evidence, judgement.shadow)
+        return Refuse(route, packet, content_type, traceparent, evidence, judgement.shadow, held)
     onward = sifted.onward
     if names.ID not in flight:
         onward.append((names.ID, names.sf_string(packet.id)))
@@ -106,6 +121,7 @@ def decide(
         digest,
         content_type.partition(b";")[0].strip().lower() == _ENVELOPE,
         judgement.shadow,
+        held,
     )
 
 

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.authority import NO_AUTHORITY, Credential, CredentialError
 from gateway.decision import Evidence, Forward, Shadow, Snapshot, Verdict, decide
 from gateway.identity import Principal, parse_spiffe_id
-from gateway.messages import Fields, RequestHead
+from gateway.messages import Fields, RequestHead, field_value
 from gateway.packet import FlightPacket
+from gateway.packet import fields as names
 from gateway.policy import Allow, CompiledRule, Outcome, PacketFacts, Ruling, rule_on, weigh
 from gateway.policy.facts import ON_PACKETS, assumed_evidence
 from gateway.policy.model import Require
@@ -122,6 +124,8 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     rules: tuple[RuleConsidered, ...] = ()
     agents: tuple[AgentConsidered, ...] = ()
     shadow: Shadow | None = None
+    credential: str = ""
+    """What the packet's handoff credential lets it do, or why it does not hold; empty when it has none."""
 
 
 def explain(
@@ -134,7 +138,8 @@ def explain(
     assume: Evidence | None = None,
 ) -> Explanation:
     """Decide a packet and say why; the arguments are those of `decide`."""
-    verdict = decide(head, principal, snapshot, now, entropy, assume=assume)
+    held, credential = _shown(head, principal, snapshot, now)
+    verdict = decide(head, principal, snapshot, now, entropy, assume=assume, held=held)
     packet = verdict.packet
     told = Explanation(
         revision=snapshot.revision,
@@ -143,11 +148,12 @@ def explain(
         flight_id=packet.id if packet else "",
         capabilities=packet.capabilities.names if packet else (),
         shadow=verdict.shadow,
+        credential=credential,
         **_outcome(verdict),
     )
     if packet is None or principal is None:
         return told
-    facts = PacketFacts(packet, head, principal, verdict.evidence, now)
+    facts = PacketFacts(packet, head, principal, verdict.evidence, now, verdict.held)
     candidates = snapshot.policies.candidates(principal.id, packet.capabilities.names)
     codes = weigh(candidates, facts)
     outcomes = {rule.number: Outcome(code) for rule, code in zip(candidates.conditional, codes, strict=True)}
@@ -162,6 +168,33 @@ def explain(
         ),
         agents=tuple(_agent(agent, packet, ruling) for agent in snapshot.agents),
     )
+
+
+def _shown(
+    head: RequestHead, principal: Principal | None, snapshot: Snapshot, now: float
+) -> tuple[Credential | None, str]:
+    """The handoff credential in `head`, and what there is to say of it.
+
+    Of a hypothetical caller the certificate is not known: it is supposed to be the one that the credential is bound to.
+    """
+    raw, authority = field_value(head.fields, names.CREDENTIAL), snapshot.authority
+    if raw is None or principal is None:
+        return None, ""
+    if authority is None:
+        return None, NO_AUTHORITY.detail
+    try:
+        held = authority.verify(raw, principal, now, bound=bool(principal.certificate))
+    except CredentialError as error:
+        return None, str(error)
+    return held, (
+        f"holds for {held.expires - now:.0f} s: may ask for {', '.join(_texts(held)) or 'nothing'}, "
+        f"may spend {', '.join(f'{unit}={amount}' for unit, amount in held.budget.items())}; "
+        f"the work came through {' -> '.join(held.lineage)}"
+    )
+
+
+def _texts(held: Credential) -> list[str]:
+    return [pattern.text for pattern in held.capabilities]
 
 
 def _came_to(rule: CompiledRule, outcomes: dict[int, Outcome], *, carried: bool) -> Outcome:
@@ -217,6 +250,7 @@ _REQUIRE_IS = {
     Outcome.HOLDS: "met",
     Outcome.UNSIGNED: "no signature that it accepts",
     Outcome.UNDIGESTED: "no content-digest, or not covered by the signature",
+    Outcome.UNCREDENTIALED: "no handoff credential",
 }
 
 
@@ -227,6 +261,8 @@ def _required(require: Require) -> str:
         parts.append("signature by " + (" or ".join(each.text for each in signers) or "the caller"))
     if require.content_digest:
         parts.append("contentDigest")
+    if require.credential:
+        parts.append("credential")
     return ", ".join(parts)
 
 
@@ -235,7 +271,7 @@ def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
         return "'when' is false"
     if outcome is Outcome.CARRIED:
         return "another has signed the packet, and the rule names no signers"
-    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED):
+    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.UNCREDENTIALED):
         return f"'require' is not met: {_REQUIRE_IS[outcome]}"
     if outcome is Outcome.FAILED and not rule.denies:
         return f"'when' cannot be evaluated, so it does not allow: {when_is}"

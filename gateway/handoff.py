@@ -90,3 +90,10 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     answered_ms: float = 0.0
     """Until the head of its final answer was there."""
     trace_id: str = ""
+    lineage: tuple[str, ...] = ()
+    """The principals that the work has passed through, oldest first, `caller` last; of work that is handed on under
+    a credential, as are the next two."""
+    root: str = ""
+    """The id of the packet that the work began with."""
+    credential: str = ""
+    """The id of the handoff credential that the agent was given."""

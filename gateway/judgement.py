@@ -11,6 +11,7 @@ from dataclasses import InitVar, dataclass, field, replace
 
 import msgspec
 
+from gateway.authority import Authority, Credential
 from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
@@ -92,6 +93,8 @@ class Snapshot:
     """On a ring, of an agent whose weight is 1."""
     offered: frozenset[frozenset[str]] = frozenset()
     """What agents have offered, together, since the gateway started; at most `MAX_OFFERED`."""
+    authority: Authority | None = None
+    """Gives and takes handoff credentials; without one there are none."""
     carried: InitVar[Routes | None] = None
     """Routes from the snapshot before."""
     routes: Routes = field(init=False, compare=False, repr=False)
@@ -139,6 +142,7 @@ def judge(
     evidence: Evidence,
     snapshot: Snapshot,
     now: float,
+    held: Credential | None = None,
 ) -> Judgement:
     """Judge a packet that has been read already, be it new or a stream that has long been open.
 
@@ -149,6 +153,7 @@ def judge(
         evidence: what is proven about the packet.
         snapshot: what is in force.
         now: seconds since the epoch.
+        held: the handoff credential that came with it, verified.
 
     """
     key = (principal.id, packet.capabilities)
@@ -162,7 +167,7 @@ def judge(
     outcomes = b""
     carried = evidence.carried_by(principal)
     if candidates.conditional:
-        outcomes = weigh(candidates, PacketFacts(packet, head, principal, evidence, now))
+        outcomes = weigh(candidates, PacketFacts(packet, head, principal, evidence, now, held))
     judged_on = (outcomes, carried)
     judgement = case.judgements.get(judged_on)
     if judgement is None:
@@ -170,7 +175,44 @@ def judge(
             case.judgements.clear()
         judgement = _settle(principal, packet.capabilities, candidates, outcomes, snapshot, carried=carried)
         case.judgements[judged_on] = judgement
+    if snapshot.authority is not None:
+        return _without_loops(judgement, snapshot.authority, held, principal, packet.capabilities, snapshot)
     return judgement
+
+
+def _without_loops(
+    judgement: Judgement,
+    authority: Authority,
+    held: Credential | None,
+    principal: Principal,
+    capabilities: Capabilities,
+    snapshot: Snapshot,
+) -> Judgement:
+    """`judgement` without the agents that the work has visited as often as it may.
+
+    Where nothing is held and nothing granted no work is handed on, and a caller may ask its like.
+    """
+    routes = snapshot.routes
+    visited = [routes.shown_by.get(one, ()) for one in authority.loops(held, principal.id)]
+    granted = judgement.grants
+    names = frozenset(
+        name for each in visited for name in each if name in granted and (held is not None or granted[name].grants)
+    )
+    if not names:
+        return judgement  # as almost all
+    loop = Refusal(
+        Reason.LINEAGE_LOOP,
+        f"the work has been with every agent that it could go to for {capabilities.label}; ask somebody else",
+    )
+    ways = [each for each in (judgement.route, judgement.leaving) if isinstance(each, Route)]
+    left = {id(each): routes.avoiding(each, names) for each in ways}
+    route, leaving = judgement.route, judgement.leaving
+    if isinstance(route, Route):
+        route = left[id(route)] or loop
+    if leaving is not None:
+        leaving = left[id(leaving)]
+        route = route if leaving is not None else loop
+    return msgspec.structs.replace(judgement, route=route, leaving=leaving)
 
 
 def _settle(
@@ -242,6 +284,7 @@ _MISSING = {
     Outcome.UNSIGNED: "a signature by the caller, or by one whom the rule accepts",
     Outcome.CARRIED: "the caller's own signature, or none: it names nobody whose packets others may carry",
     Outcome.UNDIGESTED: "a content-digest, covered by the signature where one is required",
+    Outcome.UNCREDENTIALED: "a handoff credential",
 }
 
 
@@ -257,7 +300,9 @@ def _refusal(deny: Deny, principal: Principal) -> Refusal:
     for short, outcome in deny.short:
         if outcome in _MISSING:
             detail = f"{short.policy}/{short.name} allows {deny.capability} only with {_MISSING[outcome]}{also}"
-            return Refusal(Reason.SIGNATURE_INVALID, detail, short.policy, short.name)
+            bare = outcome is Outcome.UNCREDENTIALED
+            reason = Reason.CREDENTIAL_INSUFFICIENT if bare else Reason.SIGNATURE_INVALID
+            return Refusal(reason, detail, short.policy, short.name)
     if failed:
         detail = f"nothing else allows {principal.id} to use {deny.capability}{also}"
         return Refusal(Reason.NO_POLICY_ALLOWS, detail, failed[0].policy, failed[0].name)

@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.authority import Credential
 from gateway.decision import Evidence, Forward, Snapshot, Verdict, decide
 from gateway.identity import Principal, SpiffeId, parse_spiffe_id
 from gateway.messages import RequestHead
 from gateway.packet import fields as names
+from gateway.policy.patterns import parse_capability_pattern
 from gateway.refusal import Reason
 
 FIELDS = frozenset(
@@ -39,6 +41,7 @@ _JUDGED = frozenset(
         Reason.NO_POLICY_ALLOWS,
         Reason.CAPABILITY_UNKNOWN,
         Reason.NO_ELIGIBLE_AGENT,
+        Reason.LINEAGE_LOOP,
     )
 )
 
@@ -53,6 +56,16 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
     """Of the snapshot that it was taken under."""
     now: float
     """Seconds since the epoch."""
+
+
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a decision reads of a handoff credential; it proves nothing to anybody."""
+
+    root: str
+    lineage: tuple[str, ...]
+    conversation: str = ""
+    capabilities: tuple[str, ...] = ()
+    budget: dict[str, int] = {}
 
 
 class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
@@ -86,6 +99,8 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller"
     """Of the rule that decided; so is `rule`."""
     rule: str = ""
     revision: str = ""
+    held: Held | None = None
+    """The credential that came with it, verified."""
 
     @property
     def judged(self) -> bool:
@@ -107,6 +122,7 @@ class Question(NamedTuple):
     head: RequestHead
     principal: Principal | None
     evidence: Evidence
+    held: Credential | None
 
 
 def record(decided: Decided) -> Recorded:
@@ -141,6 +157,33 @@ def record(decided: Decided) -> Recorded:
         policy=policy,
         rule=rule,
         revision=decided.revision,
+        held=_kept(verdict.held) if verdict.held is not None else None,
+    )
+
+
+def _kept(held: Credential) -> Held:
+    patterns = tuple(pattern.text for pattern in held.capabilities)
+    return Held(held.root, held.lineage, held.conversation, patterns, dict(held.budget))
+
+
+def _credential(held: Held, caller: SpiffeId) -> Credential:
+    """As far as a decision reads it."""
+    lineage = tuple(parse_spiffe_id(each) for each in held.lineage)
+    if not lineage:
+        raise ValueError("a credential without a lineage")
+    return Credential(
+        id="",
+        parent="",
+        root=held.root,
+        conversation=held.conversation,
+        subject=lineage[0],
+        lineage=lineage,
+        audience=caller,
+        thumbprint="",
+        capabilities=tuple(parse_capability_pattern(text) for text in held.capabilities),
+        budget=held.budget,
+        expires=0.0,
+        key="",
     )
 
 
@@ -165,7 +208,8 @@ def again(recorded: Recorded) -> Question:
     principal = Principal(parse_spiffe_id(recorded.caller)) if recorded.caller else None
     signer = SpiffeId(recorded.signer) if recorded.signer else None
     covered = frozenset(name.encode("latin-1") for name in recorded.covered)
-    return Question(head, principal, Evidence(signer, covered, recorded.digest))
+    held = _credential(recorded.held, principal.id) if recorded.held is not None and principal is not None else None
+    return Question(head, principal, Evidence(signer, covered, recorded.digest), held)
 
 
 def redecide(recorded: Recorded, snapshot: Snapshot) -> Recorded:
@@ -175,9 +219,9 @@ def redecide(recorded: Recorded, snapshot: Snapshot) -> Recorded:
         ValueError: it is no record of ours; the message says why.
 
     """
-    head, principal, evidence = again(recorded)
+    head, principal, evidence, held = again(recorded)
     now = recorded.time.timestamp()
-    verdict = decide(head, principal, snapshot, now, lambda _: 0, assume=evidence)
+    verdict = decide(head, principal, snapshot, now, lambda _: 0, assume=evidence, held=held)
     return record(Decided(head, principal, verdict, snapshot.revision, now))
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.identity import SpiffeId
 from gateway.packet import Capabilities
 from gateway.packet import fields as names
 from gateway.policy import Allow, CompiledRule, Limit
@@ -110,7 +111,20 @@ def _holds_its_share(near: Ring, ready: Ring) -> bool:
 class Routes:
     """The routes of one snapshot."""
 
-    __slots__ = ("_admitted", "_all", "_granted", "_held", "_rings", "agents", "members", "points", "revision", "zone")
+    __slots__ = (
+        "_admitted",
+        "_all",
+        "_avoiding",
+        "_granted",
+        "_held",
+        "_rings",
+        "_shown_by",
+        "agents",
+        "members",
+        "points",
+        "revision",
+        "zone",
+    )
 
     def __init__(self, agents: tuple[Agent, ...], revision: str, zone: str = "", points: int = DEFAULT_POINTS) -> None:
         self.agents = agents
@@ -125,6 +139,9 @@ class Routes:
         self._held = 0
         self._all: Ring | None = None
         """Of all agents that are ready, once it has been asked for: others are cut out of it."""
+        self._avoiding: dict[tuple[int, frozenset[str]], tuple[Route, Route | None]] = {}
+        """By a route and the agents that are left out of it: the route, which lives on here, and what remains."""
+        self._shown_by: dict[SpiffeId, tuple[str, ...]] | None = None
 
     def admitted(self, allow: Allow, capabilities: Capabilities) -> Admitted:
         """The agents that `allow` admits for `capabilities`."""
@@ -137,6 +154,28 @@ class Routes:
                 self._held = 0
             found = self._admitted[key] = self._admit(allow, capabilities)
         return found
+
+    @property
+    def shown_by(self) -> Mapping[SpiffeId, tuple[str, ...]]:
+        """The names of the agents that show each SPIFFE id."""
+        found = self._shown_by
+        if found is None:
+            found = {}
+            for agent in self.agents:
+                if agent.spiffe_id is not None:
+                    found[agent.spiffe_id] = (*found.get(agent.spiffe_id, ()), agent.name)
+            self._shown_by = found
+        return found
+
+    def avoiding(self, route: Route, names: frozenset[str]) -> Route | None:
+        """`route` without the agents `names`; ``None`` when nobody is left."""
+        key = (id(route), names)
+        found = self._avoiding.get(key)
+        if found is None:
+            if len(self._avoiding) >= MAX_ROUTES:
+                self._avoiding.clear()
+            found = self._avoiding[key] = route, _avoiding(route, names)
+        return found[1]
 
     def widest(self) -> dict[str, Admitted]:
         """For each set of capabilities that somebody offers, by its label, the route in use with the most agents."""
@@ -250,6 +289,17 @@ class Routes:
         return Admitted(
             admitted.allow, admitted.wanted, admitted.min_trust, capable, grants, ring, close, admitted.load, way
         )
+
+
+def _avoiding(route: Route, names: frozenset[str]) -> Route | None:
+    left = {agent.name for agent in route.wider.agents} - names
+    if not left:
+        return None
+    wider = route.wider.only(left)
+    near = {agent.name for agent in route.ring.agents} - names
+    ring = route.ring.only(near) if near and route.ring is not route.wider else wider
+    grants = {name: granted for name, granted in route.grants.items() if name not in names}
+    return Route(ring, grants, route.load, wider, route.members, route.full)
 
 
 def _named(changes: Iterable[Change]) -> Iterator[tuple[str, Agent | None]]:

@@ -28,6 +28,8 @@ MIN_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")
 _PROBES = frozenset({"/healthz", "/readyz"})
 """What probes ask, who can prove nothing."""
+_PUBLIC = frozenset({"/jwks.json"})
+"""What is for everybody to know."""
 _DOORS = frozenset({"/", "/session"})
 """What a browser needs before it can prove anything, with everything under `_PAGE`; nothing of the gateway's state."""
 _PAGE = "/page/"
@@ -126,7 +128,7 @@ class Access:
             address: where the connection comes from.
 
         """
-        if path in _PROBES:
+        if path in _PROBES or path in _PUBLIC:
             return NOBODY
         if method not in _READING:
             foreign = _foreign(headers)

@@ -89,6 +89,11 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
     async def snapshot(_: Request) -> Response:
         return JSONResponse(described(gateway.snapshot))
 
+    async def jwks(_: Request) -> Response:
+        authority = gateway.snapshot.authority
+        keys = authority.jwks() if authority is not None else {"keys": []}
+        return JSONResponse(keys, media_type="application/jwk-set+json")
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
@@ -96,6 +101,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             Route("/metrics", metrics),
             Route("/status", status),
             Route("/snapshot", snapshot),
+            Route("/jwks.json", jwks),
             Route("/explain", explain_endpoint(gateway)),
             *live_routes(gateway.live),
             *conversation_routes(gateway),

@@ -88,6 +88,7 @@ def make_merged_app(workers: Workers, access: Access) -> Starlette:
             Route("/metrics", metrics),
             Route("/status", status),
             Route("/snapshot", any_worker),
+            Route("/jwks.json", any_worker),
             Route("/explain", any_worker),
             *merged_routes(workers),
             *session_routes(access),

@@ -62,6 +62,7 @@ def _require(require: Require) -> dict[str, Any]:
         "signature": require.signature,
         "signers": [pattern.text for pattern in require.signers] if require.signers else None,
         "contentDigest": require.content_digest,
+        "credential": require.credential,
     }
 
 

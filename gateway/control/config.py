@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.admin.access import is_loopback, read_token
+from gateway.authority import AuthoritySpec
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
@@ -250,6 +251,8 @@ class GatewaySpec(Spec):
     """When packets are sent once more."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
+    authority: AuthoritySpec | None = None
+    """What handoff credentials are signed with; without it none are given, and none are taken."""
     redis: RedisSpec | None = None
     """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
     registered; without one, each replica knows its own."""
@@ -309,6 +312,9 @@ def load_config(path: Path) -> GatewaySpec:
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
     if spec.keys is not None:
         changes["keys"] = base / spec.keys
+    if spec.authority is not None:
+        files = tuple(base / file for file in spec.authority.keys)
+        changes["authority"] = spec.authority.model_copy(update={"keys": files})
     if spec.kubernetes is not None and spec.kubernetes.kubeconfig is not None:
         kubeconfig = base / spec.kubernetes.kubeconfig
         changes["kubernetes"] = spec.kubernetes.model_copy(update={"kubeconfig": kubeconfig})

@@ -135,6 +135,12 @@ class Gateway:
                         ("reason", "outcome"),
                         self._retries,
                     ),
+                    Reading(
+                        "phoenixflight_credentials",
+                        "Handoff credentials, by what became of them, and by the claim for which one was refused.",
+                        ("outcome", "claim"),
+                        lambda: self.plane.minting.counts if self.plane is not None else {},
+                    ),
                 )
             )
         )

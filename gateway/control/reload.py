@@ -171,6 +171,8 @@ async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.
     files = {config.members, *tls_files(config.identity, config.connect_authority)}
     if config.keys is not None:
         files.add(config.keys)
+    if config.authority is not None:
+        files.update(config.authority.keys)
 
     def concerns_us(_: Change, name: str) -> bool:
         path = Path(name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.authority import Authority, load_key_ring
 from gateway.control.config import GatewaySpec
 from gateway.control.files import read_settled, read_sources, read_text
 from gateway.decision import EMPTY, Snapshot
@@ -42,11 +43,18 @@ class Sources:
     """Path and text."""
     keys: tuple[str, str] | None = None
     """Path and text."""
+    authority: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Path and text of each file with keys of the authority."""
 
     @property
     def files(self) -> list[str]:
         """The paths of all."""
-        return [*sorted(self.policies), self.members[0], *(self.keys[:1] if self.keys else ())]
+        return [
+            *sorted(self.policies),
+            self.members[0],
+            *(self.keys[:1] if self.keys else ()),
+            *(path for path, _ in self.authority),
+        ]
 
     @property
     def revision(self) -> str:
@@ -58,6 +66,8 @@ class Sources:
         digest.update(b"members:" + self.members[1].encode())
         if self.keys is not None:
             digest.update(b"keys:" + self.keys[1].encode())
+        for _, text in self.authority:
+            digest.update(b"authority:%d:" % len(text.encode()) + text.encode())
         return digest.hexdigest()[:REVISION_CHARACTERS]
 
 
@@ -83,13 +93,16 @@ def read(config: GatewaySpec) -> Sources:
         DocumentError: one cannot be read, or they keep changing.
 
     """
-    paths = (config.policies, config.members, *((config.keys,) if config.keys is not None else ()))
+    signing = config.authority.keys if config.authority is not None else ()
+    paths = (config.policies, config.members, *((config.keys,) if config.keys is not None else ()), *signing)
     return read_settled(paths, lambda: _read(config))
 
 
 def _read(config: GatewaySpec) -> Sources:
     keys = (str(config.keys), read_text(config.keys)) if config.keys is not None else None
-    return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys)
+    signing = config.authority.keys if config.authority is not None else ()
+    authority = tuple((str(file), read_text(file)) for file in signing)
+    return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys, authority)
 
 
 def build(
@@ -127,6 +140,12 @@ def build(
             keys = load_keys(sources.keys[1], sources.keys[0])
         except DocumentError as error:
             problems += error.problems
+    authority: Authority | None = None
+    if config.authority is not None:
+        try:
+            authority = Authority(load_key_ring(sources.authority), config.authority)
+        except DocumentError as error:
+            problems += error.problems
     for agent in listed.agents:
         if agent.tls and config.identity is None:
             problems.append(
@@ -145,6 +164,7 @@ def build(
         zone=config.zone,
         points=config.ring.points,
         offered=offered_by(members, before.offered),
+        authority=authority,
     )
     snapshot.routes.all_ready()  # what takes longest, before a packet asks for it
     document = parse(sources.members[1], sources.members[0])[0]

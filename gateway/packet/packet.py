@@ -6,7 +6,8 @@ Two steps: `sift` goes over the fields once, sets apart the packet's own and dro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
@@ -34,6 +35,7 @@ _READ = frozenset(
         names.TIMEOUT,
         names.BUDGET,
         names.CONTEXT,
+        names.CREDENTIAL,
         names.CONTENT_DIGEST,
         names.CONTENT_TYPE,
         names.MCP_SESSION,
@@ -42,6 +44,10 @@ _READ = frozenset(
         names.TRACEPARENT,
     }
 )
+
+
+_REPLACED = frozenset({names.TRACEPARENT, names.CREDENTIAL})
+"""Of these, what never goes on as it came: the gateway sets its own, or none."""
 
 
 def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
@@ -66,7 +72,7 @@ def sift(fields: Fields, *, trusted_hop: bool = False) -> Sifted:
                 flight[name] += b", " + item[1]
             else:
                 flight[name] = item[1]
-            if name != names.TRACEPARENT:
+            if name not in _REPLACED:
                 onward.append(item)
         elif role is _CONTEXT:
             if context is None:
@@ -175,6 +181,24 @@ def parse_budget(raw: bytes) -> dict[str, int]:
     """
     members = _structured(names.BUDGET, raw, "dictionary")
     return {str(unit): item[0] for unit, item in members.items() if type(item[0]) is int}
+
+
+_PLAIN_BUDGET = re.compile(rb"(?:[a-z*][a-z0-9_.*-]*=-?[0-9]+(?:, ?)?)*")
+
+
+def lowered_budget(raw: bytes, budget: Mapping[str, int]) -> bytes:
+    """``flight-budget`` with the amounts of `budget`; what it has besides whole numbers stays.
+
+    Args:
+        raw: the field as it came, which has been read; empty when there was none.
+        budget: by unit.
+
+    """
+    if _PLAIN_BUDGET.fullmatch(raw) is not None:
+        return b", ".join([b"%s=%d" % (unit.encode("ascii"), amount) for unit, amount in budget.items()])
+    members = _structured(names.BUDGET, raw, "dictionary")
+    members.update({unit: (amount, {}) for unit, amount in budget.items()})
+    return http_sf.ser(members).encode("ascii")
 
 
 def parse_capabilities(raw: bytes) -> Capabilities:

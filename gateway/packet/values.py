@@ -54,4 +54,5 @@ class Sifted(msgspec.Struct, frozen=True, gc=False):
     flight: dict[bytes, bytes]
     """Packet fields (and ``mcp-session-id``, ``content-type``, ``traceparent``) by name."""
     onward: Fields
-    """Fields for the agent: the caller's, less what only the gateway may say, less ``traceparent``."""
+    """Fields for the agent: the caller's, less what only the gateway may say or replaces: ``traceparent``,
+    ``flight-credential``."""

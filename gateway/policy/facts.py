@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from gateway.packet import fields as names
 from gateway.policy import cel
 from gateway.policy.cel import Expression, Language, Variable
 from gateway.routing.agent import Agent
+
+if TYPE_CHECKING:
+    from gateway.authority.credential import Credential
 
 DEFAULT_HOPS = 8
 """``packet.hops`` of a packet whose ``flight-budget`` sets none."""
@@ -55,6 +59,8 @@ class PacketFacts(msgspec.Struct, frozen=True, gc=False):
     evidence: Evidence
     now: float
     """Seconds since the epoch."""
+    held: Credential | None = None
+    """The handoff credential that came with it, verified."""
 
 
 class AgentFacts(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +73,12 @@ class AgentFacts(msgspec.Struct, frozen=True, gc=False):
 def _text(raw: bytes) -> str:
     """Any bytes, as one character each."""
     return raw.decode("latin-1")
+
+
+def _hops(facts: PacketFacts) -> int:
+    """How many times the work may be handed on yet, this time included, as its sender and its credential say."""
+    hops = facts.packet.budget.get("hops", DEFAULT_HOPS)
+    return hops if facts.held is None else min(hops, facts.held.budget.get("hops", DEFAULT_HOPS))
 
 
 def _service_account(principal: Principal, part: int) -> str:
@@ -89,7 +101,7 @@ ON_PACKETS: Language[PacketFacts] = Language(
         "packet.task": Variable(cel.STRING, lambda facts: facts.packet.task),
         "packet.parent": Variable(cel.STRING, lambda facts: facts.packet.parent),
         "packet.timeoutMs": Variable(cel.INT, lambda facts: facts.packet.timeout_ms),
-        "packet.hops": Variable(cel.INT, lambda facts: facts.packet.budget.get("hops", DEFAULT_HOPS)),
+        "packet.hops": Variable(cel.INT, _hops),
         "packet.budget": Variable(cel.STRING_TO_INT, lambda facts: dict(facts.packet.budget)),
         "packet.minTrust": Variable(cel.DOUBLE, lambda facts: facts.packet.capabilities.min_trust),
         "packet.signed": Variable(cel.BOOL, lambda facts: facts.evidence.signer is not None),
@@ -100,7 +112,14 @@ ON_PACKETS: Language[PacketFacts] = Language(
         "request.authority": Variable(cel.STRING, lambda facts: _text(facts.head.authority)),
         "request.scheme": Variable(cel.STRING, lambda facts: _text(facts.head.scheme)),
         "request.protocol": Variable(cel.STRING, lambda facts: _text(facts.head.protocol)),
-        "lineage": Variable(cel.STRINGS, lambda _: []),
+        "lineage": Variable(cel.STRINGS, lambda facts: list(facts.held.lineage) if facts.held else []),
+        "credential.present": Variable(cel.BOOL, lambda facts: facts.held is not None),
+        "credential.root": Variable(cel.STRING, lambda facts: facts.held.root if facts.held else ""),
+        "credential.subject": Variable(cel.STRING, lambda facts: facts.held.subject if facts.held else ""),
+        "credential.capabilities": Variable(
+            cel.STRINGS, lambda facts: [each.text for each in facts.held.capabilities] if facts.held else []
+        ),
+        "credential.budget": Variable(cel.STRING_TO_INT, lambda facts: dict(facts.held.budget) if facts.held else {}),
         "now": Variable(cel.TIMESTAMP, lambda facts: datetime.fromtimestamp(facts.now, UTC)),
     }
 )

@@ -15,9 +15,13 @@ from gateway.policy.patterns import CapabilityPattern, parse_capability_pattern
 from gateway.policy.rate import Rate, parse_rate
 
 MAX_GRANT_TTL_S = 300.0
+MAX_AMOUNT = 999_999_999_999_999
+"""Of a budget: the largest Integer of RFC 9651 section 3.3.1."""
 
 Caller = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
 Capability = Annotated[CapabilityPattern, BeforeValidator(parse_capability_pattern)]
+Unit = Annotated[str, Field(pattern=r"^[a-z*][a-z0-9_.*-]*$", max_length=64)]
+"""Of a budget: a key of a Dictionary (RFC 9651 section 3.1.2)."""
 When = Annotated[Expression, BeforeValidator(lambda text: packet_condition(_expression(text)))]
 AgentWhen = Annotated[Expression, BeforeValidator(lambda text: agent_condition(_expression(text)))]
 
@@ -60,12 +64,15 @@ class Require(Spec):
     content_digest: bool = Field(default=False, strict=True)
     """A ``content-digest``, covered by the signature where one is required."""
 
+    credential: bool = Field(default=False, strict=True)
+    """A handoff credential: only work that was handed on under a grant is let through."""
+
     @model_validator(mode="after")
     def _means_something(self) -> Require:
         if self.signers is not None and not self.signature:
             raise ErrorAt("signers are for a required signature: add signature: true", "signers")
-        if not self.signature and not self.content_digest:
-            raise ErrorAt("requires nothing: set signature or contentDigest to true, or leave it out")
+        if not (self.signature or self.content_digest or self.credential):
+            raise ErrorAt("requires nothing: set signature, contentDigest or credential to true, or leave it out")
         return self
 
 
@@ -74,7 +81,7 @@ class Grant(Spec):
 
     capabilities: tuple[Capability, ...] = ()
     """What it may ask of others."""
-    budget: dict[str, Annotated[int, Field(ge=0, strict=True)]] = {}
+    budget: dict[Unit, Annotated[int, Field(ge=0, le=MAX_AMOUNT, strict=True)]] = {}
     """What may be spent, by unit."""
     ttl_s: Annotated[Duration, Field(alias="ttl", gt=0, le=MAX_GRANT_TTL_S)] = MAX_GRANT_TTL_S
 

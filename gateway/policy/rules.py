@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,9 @@ from gateway.policy.model import Effect, Grant, Mode, Per, Require, Rule, TrustP
 from gateway.policy.patterns import CapabilityPattern
 from gateway.policy.rate import Rate
 from gateway.routing.agent import Agent
+
+if TYPE_CHECKING:
+    from gateway.authority.credential import Credential
 
 
 class Outcome(IntEnum):
@@ -30,6 +34,8 @@ class Outcome(IntEnum):
     """There is no ``content-digest``, or the signature does not cover it."""
     CARRIED = 5
     """Somebody else has signed it, and the rule names no signers."""
+    UNCREDENTIALED = 6
+    """There is no handoff credential."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -118,8 +124,10 @@ def _compile(number: int, policy: TrustPolicy, rule: Rule) -> CompiledRule:
     )
 
 
-def requirement(require: Require, principal: Principal, evidence: Evidence) -> Outcome:
-    """Whether what a rule requires of a packet of `principal` is proven by `evidence`."""
+def requirement(require: Require, principal: Principal, evidence: Evidence, held: Credential | None = None) -> Outcome:
+    """Whether what a rule requires of a packet of `principal` is proven by `evidence`, and by the credential `held`."""
+    if require.credential and held is None:
+        return Outcome.UNCREDENTIALED
     if require.signature:
         signer = evidence.signer
         if signer is None:

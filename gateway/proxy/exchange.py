@@ -12,7 +12,8 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge
+from gateway.authority import Terms
+from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge, uuid7
 from gateway.handoff import Outcome
 from gateway.ledger import StoredAnswer
 from gateway.membership.health import FAILURE_STATUSES
@@ -42,7 +43,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reason.SIGNATURE_INVALID})
+_TAKEN_BACK = frozenset(
+    {
+        Reason.DENIED_BY_POLICY,
+        Reason.NO_POLICY_ALLOWS,
+        Reason.SIGNATURE_INVALID,
+        Reason.CREDENTIAL_INSUFFICIENT,
+    }
+)
 """What policy says of a packet that it no longer allows at any agent."""
 _MAX_DIGITS = 19
 """A length of more is beyond every bound, and costs time to read."""
@@ -65,6 +73,7 @@ class Exchange:
     """A request, its decision, and its relay."""
 
     __slots__ = (
+        "_credential_id",
         "_deadline",
         "_lease",
         "_loaded",
@@ -92,6 +101,7 @@ class Exchange:
         "failures",
         "finished",
         "forward",
+        "given",
         "head",
         "plane",
         "refuse",
@@ -105,6 +115,7 @@ class Exchange:
         "started_at",
         "status",
         "stream",
+        "terms",
         "trace",
         "trailers",
         "tunnel",
@@ -129,6 +140,11 @@ class Exchange:
         self.refuse: Refuse | None = None
         self.agent: Agent | None = None
         self.trace: Trace | None = None
+        self._credential_id = ""
+        self.terms: Terms | None = None
+        """What its agent was told of the work, and was given to do with it."""
+        self.given = ""
+        """The id of the credential that its agent was given."""
         self.waited_s = 0.0
         """At the door."""
         self.decided = 0.0
@@ -187,6 +203,7 @@ class Exchange:
         self.trace = plane.telemetry.begin_trace(self.decision)
         if isinstance(verdict, Refuse):
             self.refuse = verdict
+            plane.minting.refused(verdict.refusal)
             self._refuse(verdict.refusal)
             return
         self.forward = verdict
@@ -284,7 +301,7 @@ class Exchange:
         if self.finished or forward is None or principal is None or snapshot is self.snapshot:
             return
         agent = self.agent or forward.agent
-        judgement = judge(forward.packet, self.head, principal, forward.evidence, snapshot, now)
+        judgement = judge(forward.packet, self.head, principal, forward.evidence, snapshot, now, forward.held)
         if agent.name in judgement.grants:
             return
         refusal = judgement.route
@@ -323,7 +340,9 @@ class Exchange:
             self._upload.put(envelope)
             self._enter()
 
-        self.plane.gate.compare(self.head, envelope, principal, compared)
+        held = self.forward.held if self.forward is not None else None
+        lineage = held.lineage if held is not None else ()
+        self.plane.gate.compare(self.head, envelope, principal, lineage, compared)
 
     def _enter(self) -> None:
         """Find the agent."""
@@ -411,6 +430,14 @@ class Exchange:
         principal = self.downstream.principal
         return principal.id if principal is not None else ""
 
+    @property
+    def credential_id(self) -> str:
+        """The id of the credential that its agent gets, and of the account of what the work spends there."""
+        if not self._credential_id:
+            plane = self.plane
+            self._credential_id = uuid7(plane.clock(), plane.entropy)
+        return self._credential_id
+
     def on_turned_away(self, why: str) -> None:
         """It waited for a connection, and lost its place to others."""
         self._overloaded(why)
@@ -438,6 +465,10 @@ class Exchange:
             left = max(1, left - int((perf_counter() - self.started) * 1000))
             fields = [item for item in fields if item[0] != names.TIMEOUT]
             fields.append((names.TIMEOUT, b"%d" % left))
+        agent = self.agent
+        assert agent is not None
+        if forward.held is not None or self.route.grants[agent.name].grants:
+            fields = self.plane.minting.handed_on(self, connection.peer, fields)
         onward = RequestHead(head.method, connection.pool.scheme, head.authority, head.path, fields, head.protocol)
         upload = self._upload
         head_only = upload.at_once and not self.tunnel
@@ -527,7 +558,8 @@ class Exchange:
         assert principal is not None
         if plane.snapshot is self.snapshot:
             return self.route
-        return judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, plane.clock()).route
+        now = plane.clock()
+        return judge(forward.packet, self.head, principal, forward.evidence, plane.snapshot, now, forward.held).route
 
     def _go_on(self) -> None:
         """It is time for the next agent."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.admission import Admission, RateLimiter, ReplayGuard, ReplayMemory
 from gateway.decision import Forward, Limit
-from gateway.identity import Principal
+from gateway.identity import Principal, SpiffeId
 from gateway.messages import RequestHead
 from gateway.packet import MalformedPacketError
 from gateway.packet.envelope import decode
@@ -85,11 +85,22 @@ class Gate:
     async def _ask(self, key: bytes, now: float, until: float) -> Refusal | None:
         return _REPLAY.get(await self._replay.admit(key, now, until))
 
-    def compare(self, head: RequestHead, body: bytes, principal: Principal, answer: Answer) -> None:
-        """Whether the envelope in `body` says what `head` says; in a thread, since it may take long to read."""
+    def compare(
+        self, head: RequestHead, body: bytes, principal: Principal, lineage: Sequence[SpiffeId], answer: Answer
+    ) -> None:
+        """Whether the envelope in `body` says what `head` says; in a thread, since it may take long to read.
+
+        Args:
+            head: the request's.
+            body: all of it.
+            principal: the caller.
+            lineage: the principals before it.
+            answer: told what was found.
+
+        """
 
         async def compared() -> Refusal | None:
-            return await asyncio.to_thread(_compare, head, body, principal)
+            return await asyncio.to_thread(_compare, head, body, principal, lineage)
 
         self._later(compared(), answer)
 
@@ -101,9 +112,9 @@ class Gate:
         await self._questions.close()
 
 
-def _compare(head: RequestHead, body: bytes, principal: Principal) -> Refusal | None:
+def _compare(head: RequestHead, body: bytes, principal: Principal, lineage: Sequence[SpiffeId]) -> Refusal | None:
     try:
-        where = disagreement(head, decode(body), caller=principal.id)
+        where = disagreement(head, decode(body), caller=principal.id, lineage=lineage)
     except MalformedPacketError as error:
         where = str(error)
     return Refusal(Reason.MALFORMED_PACKET, where) if where else None

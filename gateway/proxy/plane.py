@@ -26,6 +26,7 @@ from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
+from gateway.proxy.minting import Minting
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
@@ -157,6 +158,7 @@ class DataPlane:
         """Pools of agents that are gone or have changed, until their last exchange ends."""
         self.records = Records(loop, telemetry.handoff)
         self.gate = Gate(loop, replay, telemetry.defect)
+        self.minting = Minting()
         self.stages: tuple[Stage, ...] = ()
         self.once: OnceOnly | None = None
         """Knows the packets that are done once; without one, there are none."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from gateway.authority import Credential, lineage_of
 from gateway.decision import Shadow
 from gateway.handoff import Attempt, Handoff, Outcome
 from gateway.messages import field_value
@@ -131,7 +132,30 @@ def recorded(
         sent_ms=_since(exchange, exchange.sent_at),
         answered_ms=_since(exchange, exchange.answered_at),
         trace_id=trace.trace_id,
+        lineage=_lineage(exchange),
+        root=_root(exchange),
+        credential=exchange.given,
     )
+
+
+def _lineage(exchange: Exchange) -> tuple[str, ...]:
+    """Whom the work has passed through, as the agent was told, or would have been."""
+    if exchange.terms is not None:
+        return exchange.terms.lineage
+    held, caller = _held(exchange), exchange.downstream.principal
+    return lineage_of(held, caller.id) if held is not None and caller is not None else ()
+
+
+def _root(exchange: Exchange) -> str:
+    if exchange.terms is not None:
+        return exchange.terms.root
+    held = _held(exchange)
+    return held.root if held is not None else ""
+
+
+def _held(exchange: Exchange) -> Credential | None:
+    verdict = exchange.forward or exchange.refuse
+    return verdict.held if verdict is not None else None
 
 
 def _since(exchange: Exchange, at: float) -> float:

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.decision import Forward
 from gateway.handoff import Handoff, Outcome
-from gateway.recording import Decided, Recorded, record
+from gateway.recording import Decided, Held, Recorded, record
 
 MAX_ELIGIBLE = 16
 """Names of agents in a record; there may be more of them, and their number is told."""
@@ -38,6 +38,8 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     policy: str = ""
     rule: str = ""
     revision: str = ""
+    held: Held | None = None
+    """What the decision read of the handoff credential that came with it."""
 
 
 class Record(Handoff, frozen=True, omit_defaults=True, kw_only=True, rename={"caller": "from"}):
@@ -94,6 +96,7 @@ def record_of(handoff: Handoff, decided: Decided) -> Record:
             kept.policy if kept.policy != handoff.policy else "",
             kept.rule if kept.rule != handoff.rule else "",
             kept.revision if kept.revision != handoff.revision else "",
+            kept.held,
         ),
         eligible=eligible,
         eligible_count=count,
@@ -160,4 +163,5 @@ def recorded(kept: Record) -> Recorded:
         policy=judged.policy or kept.policy,
         rule=judged.rule or kept.rule,
         revision=judged.revision or kept.revision,
+        held=judged.held,
     )

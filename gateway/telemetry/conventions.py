@@ -56,6 +56,9 @@ ATTRIBUTES: Final = {
     "asked_ms": "flight.asked_ms",
     "sent_ms": "flight.sent_ms",
     "answered_ms": "flight.answered_ms",
+    "lineage": "flight.lineage",
+    "root": "flight.root",
+    "credential": "flight.credential",
 }
 """By the field of `Handoff`.  Not here: ``time`` and ``trace_id``, which spans and log records have places for."""
 
