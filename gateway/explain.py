@@ -136,9 +136,13 @@ def explain(
     entropy: Callable[[int], int],
     *,
     assume: Evidence | None = None,
+    held: Credential | None = None,
 ) -> Explanation:
     """Decide a packet and say why; the arguments are those of `decide`."""
-    held, credential = _shown(head, principal, snapshot, now)
+    if held is not None:
+        credential = _lets(held, now)
+    else:
+        held, credential = _shown(head, principal, snapshot, now)
     verdict = decide(head, principal, snapshot, now, entropy, assume=assume, held=held)
     packet = verdict.packet
     told = Explanation(
@@ -186,7 +190,12 @@ def _shown(
         held = authority.verify(raw, principal, now, bound=bool(principal.certificate))
     except CredentialError as error:
         return None, str(error)
-    return held, (
+    return held, _lets(held, now)
+
+
+def _lets(held: Credential, now: float) -> str:
+    """What a credential lets its holder do."""
+    return (
         f"holds for {held.expires - now:.0f} s: may ask for {', '.join(_texts(held)) or 'nothing'}, "
         f"may spend {', '.join(f'{unit}={amount}' for unit, amount in held.budget.items())}; "
         f"the work came through {' -> '.join(held.lineage)}"
