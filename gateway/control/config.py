@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.admin.access import is_loopback, read_token
+from gateway.budgets import BudgetSpec
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
@@ -244,6 +245,8 @@ class GatewaySpec(Spec):
     """How long conversations stay where they are."""
     ledger: LedgerSpec = LedgerSpec()
     """Which capabilities are done once."""
+    budgets: BudgetSpec = BudgetSpec()
+    """What becomes of budgets while Redis is away."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
     retries: RetrySpec = RetrySpec()
@@ -251,8 +254,8 @@ class GatewaySpec(Spec):
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
-    registered; without one, each replica knows its own."""
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, what budgets
+    have left, and who has registered; without one, each replica knows its own."""
     trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None

@@ -12,7 +12,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge
+from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge, uuid7
 from gateway.handoff import Outcome
 from gateway.ledger import StoredAnswer
 from gateway.membership.health import FAILURE_STATUSES
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
 
+    from gateway.proxy.budgets import Meter
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
     from gateway.proxy.upstream import Pool, UpstreamConnection
@@ -65,6 +66,7 @@ class Exchange:
     """A request, its decision, and its relay."""
 
     __slots__ = (
+        "_credential_id",
         "_deadline",
         "_lease",
         "_loaded",
@@ -93,6 +95,7 @@ class Exchange:
         "finished",
         "forward",
         "head",
+        "meter",
         "plane",
         "refuse",
         "repeated",
@@ -153,6 +156,9 @@ class Exchange:
         """It is being found out which agent it goes to."""
         self._once: OncePacket | None = None
         """It is done once."""
+        self._credential_id = ""
+        self.meter: Meter | None = None
+        """Where something of the caller's budget was reserved for it: reads along its answer what is spent."""
         self._upload = Upload(downstream, stream)
         self.response: ResponseHead | None = None
         """As the caller got it; so are `trailers`."""
@@ -354,7 +360,7 @@ class Exchange:
         granted = self.route.grants[agent.name]
         if granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
-        elif self._once is not None or granted.staged:
+        elif self._once is not None or granted.staged or forward.held is not None:
             self._entered(None)
         else:
             self._acquire(agent)
@@ -363,11 +369,12 @@ class Exchange:
         """The gate, or a stage, has let the packet through, or not: on to the next stage, the ledger, the agent."""
         if self.finished:
             return
-        stages, agent = self.plane.stages, self.agent
+        stages, agent, forward = self.plane.stages, self.agent, self.forward
         assert agent is not None
+        assert forward is not None
         if refusal is not None:
             self._refuse(refusal)
-        elif self._stage < len(stages) and self.route.grants[agent.name].staged:
+        elif self._stage < len(stages) and (self.route.grants[agent.name].staged or forward.held is not None):
             self._stage += 1
             stages[self._stage - 1].enter(self, self._entered)
         elif self._once is not None:
@@ -404,6 +411,13 @@ class Exchange:
                 why = f"too many packets for {capability} wait for a connection"
         if why:
             self._overloaded(why)
+
+    @property
+    def credential_id(self) -> str:
+        """What its receiver's credential, and the account that it spends from, are known by."""
+        if not self._credential_id:
+            self._credential_id = uuid7(self.plane.clock(), self.plane.entropy)
+        return self._credential_id
 
     @property
     def caller(self) -> str:
@@ -618,8 +632,12 @@ class Exchange:
         if self._once is not None:
             self._once.on_response(head.status, fields, ended=ended)
         self.downstream.send_response(self.stream, self.response, ended=ended)
+        meter = self.meter
+        overspent = meter.on_response(self.response) if meter is not None else None
         if ended:
             self._finish(Outcome.COMPLETED)
+        elif overspent is not None:
+            self._break_off(overspent)
 
     def _asks_for_better(self, head: ResponseHead, *, ended: bool) -> bool:
         """Whether another agent is asked for a better answer than the one that begins with `head`."""
@@ -648,13 +666,17 @@ class Exchange:
         self._tail = data[-1:]
         if self._once is not None:
             self._once.on_response_data(data)
-        if self.downstream.send_data(self.stream, data):
-            if not self._owed_up:
-                up.consumed(self._up_stream, size)
-                return
-        else:
+        taken = self.downstream.send_data(self.stream, data)
+        if not taken:
             up.pause()
-        self._owed_up += size
+        if taken and not self._owed_up:
+            up.consumed(self._up_stream, size)
+        else:
+            self._owed_up += size
+        if self.meter is not None:
+            overspent = self.meter.on_response_data(data)
+            if overspent is not None and not self.finished:
+                self._break_off(overspent)
 
     def on_response_end(self, trailers: Fields | None) -> None:
         """The agent's message is whole."""
@@ -662,6 +684,8 @@ class Exchange:
             self._once.on_response_end(trailers)
         self.trailers = trailers
         self.downstream.end(self.stream, trailers)
+        if self.meter is not None:
+            self.meter.on_response_end(trailers)
         self._finish(Outcome.COMPLETED)
 
     def _repeat(self, found: StoredAnswer) -> None:
