@@ -175,7 +175,7 @@ async def test_two_replicas_never_give_more_than_there_is(redis: RedisServer) ->
 async def test_while_redis_is_away_nothing_is_given_beyond_the_allowance_and_all_is_charged_afterwards(
     redis: RedisServer,
 ) -> None:
-    spec = BudgetSpec(withoutRedis={"tokens": 300})
+    spec = BudgetSpec(without_redis={"tokens": 300})
     async with RedisAccounts(redis.url, spec) as lax, RedisAccounts(redis.url, BudgetSpec()) as strict:
         await lax.tell_again()
         root, _ = await opened(lax, 1000)

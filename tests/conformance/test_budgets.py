@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -21,7 +21,7 @@ SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding:
 START = {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 25, "output_tokens": 1}}}
 
 
-def event(document: dict[str, object]) -> bytes:
+def event(document: Mapping[str, object]) -> bytes:
     text = f"event: {document['type']}\ndata: {json.dumps(document)}\n\n".encode()
     return b"%x\r\n%s\r\n" % (len(text), text)
 
