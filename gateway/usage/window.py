@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-MAX_DOCUMENT: Final = 256 * 1024
-"""Bytes of a document that is read whole; of a longer one only the end is."""
+MAX_DOCUMENT: Final = 64 * 1024
+"""Bytes of a document that is read whole, which takes about a millisecond; of a longer one only the end is."""
 TAIL: Final = 16 * 1024
 """Bytes of that end."""
 _BEGINNING: Final = 64
