@@ -72,7 +72,9 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     failed: tuple[Attempt, ...] = ()
     """The attempts before the last one."""
     usage: str = ""
-    """What was spent, as the agent says."""
+    """What was spent, as the agent says, or as it was read from its answer where a budget was reserved."""
+    reserved: str = ""
+    """What was taken for it out of the caller's budget before the agent was asked."""
     repeated: bool = False
     """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0

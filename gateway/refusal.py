@@ -48,6 +48,7 @@ class Reason(_Answer, Enum):
     ID_CONFLICT = _Answer("id-conflict", 409, "Another packet has this id", 6)
     OUTCOME_UNKNOWN = _Answer("outcome-unknown", 409, "What came of the packet is unknown", 9)
     BODY_TOO_LARGE = _Answer("body-too-large", 413, "The body is too large", 8)
+    BUDGET_EXHAUSTED = _Answer("budget-exhausted", 429, "The budget is exhausted", 8)
     RATE_LIMITED = _Answer("rate-limited", 429, "The rule's rate is used up", 8)
     TOO_MANY_REGISTRATIONS = _Answer("too-many-registrations", 429, "There are too many registrations", 8)
     HEADERS_TOO_LARGE = _Answer("headers-too-large", 431, "The header section is too large", 8)

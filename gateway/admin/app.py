@@ -82,6 +82,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
                 "shared_replay": (gateway.shared.replay.trouble or "ok") if gateway.config.redis else None,
                 "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
                 "shared_ledger": (gateway.shared.ledger.trouble or "ok") if gateway.config.redis else None,
+                "shared_budgets": (gateway.shared.budgets.trouble or "ok") if gateway.config.redis else None,
                 "membership": gateway.membership.status(),
             }
         )

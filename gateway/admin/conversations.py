@@ -116,6 +116,8 @@ def _node(handoff: Handoff, budget: str, timeout_ms: int) -> Node:
     }
     if handoff.usage:
         node["spent"] = amounts(handoff.usage)
+    if handoff.reserved:
+        node["reserved"] = amounts(handoff.reserved)
     return node
 
 

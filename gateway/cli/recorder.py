@@ -132,6 +132,7 @@ def _told(record: Record) -> str:
         f"{record.attempts} attempts" if record.attempts > 1 else "",
         f"of {record.eligible_count} agents" if record.eligible_count else "",
         f"budget {record.budget}" if record.budget else "",
+        f"reserved {record.reserved}" if record.reserved else "",
         f"spent {record.usage}" if record.usage else "",
         f"{record.duration_ms:g} ms" if record.duration_ms else "",
     ]

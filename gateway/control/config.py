@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from gateway.admin.access import is_loopback, read_token
 from gateway.authority import AuthoritySpec
+from gateway.budgets import BudgetSpec
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
@@ -245,6 +246,8 @@ class GatewaySpec(Spec):
     """How long conversations stay where they are."""
     ledger: LedgerSpec = LedgerSpec()
     """Which capabilities are done once."""
+    budgets: BudgetSpec = BudgetSpec()
+    """What becomes of budgets while Redis is away."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
     retries: RetrySpec = RetrySpec()
@@ -254,8 +257,8 @@ class GatewaySpec(Spec):
     authority: AuthoritySpec | None = None
     """What handoff credentials are signed with; without it none are given, and none are taken."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
-    registered; without one, each replica knows its own."""
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, what budgets
+    have left, and who has registered; without one, each replica knows its own."""
     trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None

@@ -39,6 +39,7 @@ from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
+from gateway.proxy.budgets import Budgets
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.handshakes import ArrivalLimits
@@ -53,6 +54,7 @@ from gateway.proxy.upstream import UpstreamLimits
 from gateway.recorder import Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
+from gateway.telemetry.budgets import BudgetMetrics
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
@@ -272,6 +274,9 @@ class Gateway:
                     lambda: once.ledger.size,
                 )
             )
+        budgets = Budgets(loop, self.shared.budgets, telemetry.defect)
+        plane.stages = (budgets,)
+        self.metrics.registry.register(BudgetMetrics(budgets.counts, self.shared.budgets))
         plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
@@ -290,7 +295,8 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
-                following = [tasks.create_task(each) for each in (*lasting, self.live.run())]
+                more = self.shared.budgets.run(), self.live.run()
+                following = [tasks.create_task(each) for each in (*lasting, *more)]
                 tasks.create_task(watch(config, self.reload, self._stop))
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))

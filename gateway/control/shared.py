@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.admission import ReplayGuard, ReplayMemory
+from gateway.budgets import Accounts, MemoryAccounts
 from gateway.control.config import GatewaySpec
 from gateway.documents import DocumentError, Problem
 from gateway.leases import LeaseMemory, LeaseTable
@@ -23,6 +24,8 @@ class Shared(NamedTuple):
     """Which agents have registered themselves."""
     ledger: Ledger
     """What was done that is done once."""
+    budgets: Accounts
+    """What budgets have left."""
 
     async def close(self) -> None:
         """Ask no more."""
@@ -30,6 +33,7 @@ class Shared(NamedTuple):
         await self.leases.close()
         await self.registrations.close()
         await self.ledger.close()
+        await self.budgets.close()
 
 
 def shared(config: GatewaySpec) -> Shared:
@@ -40,9 +44,16 @@ def shared(config: GatewaySpec) -> Shared:
 
     """
     if config.redis is None:
-        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory(), LedgerMemory(config.ledger))
+        return Shared(
+            ReplayMemory(),
+            LeaseMemory(config.leases),
+            RegistrationMemory(),
+            LedgerMemory(config.ledger),
+            MemoryAccounts(config.budgets.capacity),
+        )
     try:
         from gateway.admission.redis_replay import RedisReplay
+        from gateway.budgets.redis_accounts import RedisAccounts
         from gateway.leases.redis_leases import RedisLeases
         from gateway.ledger.redis_ledger import RedisLedger
         from gateway.membership.redis_registration import RedisRegistrations
@@ -51,5 +62,9 @@ def shared(config: GatewaySpec) -> Shared:
         raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
     url = config.redis.url
     return Shared(
-        RedisReplay(url), RedisLeases(url, config.leases), RedisRegistrations(url), RedisLedger(url, config.ledger)
+        RedisReplay(url),
+        RedisLeases(url, config.leases),
+        RedisRegistrations(url),
+        RedisLedger(url, config.ledger),
+        RedisAccounts(url, config.budgets),
     )

@@ -19,6 +19,12 @@ def is_event_stream(head: ResponseHead) -> bool:
     return _format(head) == _SSE
 
 
+def can_end_early(head: ResponseHead) -> bool:
+    """Whether the body of `head` can say in its own format that it ends early."""
+    media_type = _format(head)
+    return media_type == _SSE or media_type.startswith(GRPC_CONTENT_TYPE)
+
+
 def _format(head: ResponseHead) -> bytes:
     """The media type of a body that can be added to; empty for one whose length or coding is fixed."""
     content_type = b""

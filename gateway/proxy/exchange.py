@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
 
+    from gateway.proxy.budgets import Meter
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
     from gateway.proxy.upstream import Pool, UpstreamConnection
@@ -103,6 +104,7 @@ class Exchange:
         "forward",
         "given",
         "head",
+        "meter",
         "plane",
         "refuse",
         "repeated",
@@ -169,6 +171,8 @@ class Exchange:
         """It is being found out which agent it goes to."""
         self._once: OncePacket | None = None
         """It is done once."""
+        self.meter: Meter | None = None
+        """Where something of the caller's budget was reserved for it: reads along its answer what is spent."""
         self._upload = Upload(downstream, stream)
         self.response: ResponseHead | None = None
         """As the caller got it; so are `trailers`."""
@@ -373,7 +377,7 @@ class Exchange:
         granted = self.route.grants[agent.name]
         if granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
-        elif self._once is not None or granted.staged:
+        elif self._once is not None or granted.staged or forward.held is not None:
             self._entered(None)
         else:
             self._acquire(agent)
@@ -382,11 +386,12 @@ class Exchange:
         """The gate, or a stage, has let the packet through, or not: on to the next stage, the ledger, the agent."""
         if self.finished:
             return
-        stages, agent = self.plane.stages, self.agent
+        stages, agent, forward = self.plane.stages, self.agent, self.forward
         assert agent is not None
+        assert forward is not None
         if refusal is not None:
             self._refuse(refusal)
-        elif self._stage < len(stages) and self.route.grants[agent.name].staged:
+        elif self._stage < len(stages) and (self.route.grants[agent.name].staged or forward.held is not None):
             self._stage += 1
             stages[self._stage - 1].enter(self, self._entered)
         elif self._once is not None:
@@ -425,18 +430,17 @@ class Exchange:
             self._overloaded(why)
 
     @property
+    def credential_id(self) -> str:
+        """What its receiver's credential, and the account that it spends from, are known by."""
+        if not self._credential_id:
+            self._credential_id = uuid7(self.plane.clock(), self.plane.entropy)
+        return self._credential_id
+
+    @property
     def caller(self) -> str:
         """For whom."""
         principal = self.downstream.principal
         return principal.id if principal is not None else ""
-
-    @property
-    def credential_id(self) -> str:
-        """The id of the credential that its agent gets, and of the account of what the work spends there."""
-        if not self._credential_id:
-            plane = self.plane
-            self._credential_id = uuid7(plane.clock(), plane.entropy)
-        return self._credential_id
 
     def on_turned_away(self, why: str) -> None:
         """It waited for a connection, and lost its place to others."""
@@ -650,8 +654,12 @@ class Exchange:
         if self._once is not None:
             self._once.on_response(head.status, fields, ended=ended)
         self.downstream.send_response(self.stream, self.response, ended=ended)
+        meter = self.meter
+        overspent = meter.on_response(self.response) if meter is not None else None
         if ended:
             self._finish(Outcome.COMPLETED)
+        elif overspent is not None:
+            self._break_off(overspent)
 
     def _asks_for_better(self, head: ResponseHead, *, ended: bool) -> bool:
         """Whether another agent is asked for a better answer than the one that begins with `head`."""
@@ -680,13 +688,17 @@ class Exchange:
         self._tail = data[-1:]
         if self._once is not None:
             self._once.on_response_data(data)
-        if self.downstream.send_data(self.stream, data):
-            if not self._owed_up:
-                up.consumed(self._up_stream, size)
-                return
-        else:
+        taken = self.downstream.send_data(self.stream, data)
+        if not taken:
             up.pause()
-        self._owed_up += size
+        if taken and not self._owed_up:
+            up.consumed(self._up_stream, size)
+        else:
+            self._owed_up += size
+        if self.meter is not None:
+            overspent = self.meter.on_response_data(data)
+            if overspent is not None and not self.finished:
+                self._break_off(overspent)
 
     def on_response_end(self, trailers: Fields | None) -> None:
         """The agent's message is whole."""
@@ -694,6 +706,8 @@ class Exchange:
             self._once.on_response_end(trailers)
         self.trailers = trailers
         self.downstream.end(self.stream, trailers)
+        if self.meter is not None:
+            self.meter.on_response_end(trailers)
         self._finish(Outcome.COMPLETED)
 
     def _repeat(self, found: StoredAnswer) -> None:

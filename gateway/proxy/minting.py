@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from gateway.authority import CLAIMS, Terms
 from gateway.identity import Principal
@@ -56,11 +59,15 @@ class Minting:
         assert forward is not None
         assert agent is not None
         assert caller is not None
+        meter = exchange.meter
         if authority is None:
-            return fields
+            return _lowered(fields, meter.reserved) if meter is not None else fields
         now = plane.clock()
         grants = exchange.route.grants[agent.name].grants
-        terms = exchange.terms = authority.narrow(forward.held, forward.packet, caller.id, grants, now)
+        terms = authority.narrow(forward.held, forward.packet, caller.id, grants, now)
+        if meter is not None:
+            terms = _within(terms, meter.reserved)
+        exchange.terms = terms
         exchange.given = ""
         onward = _told(terms, fields)
         if not grants:
@@ -75,10 +82,22 @@ class Minting:
         return onward
 
 
+def _within(terms: Terms, reserved: Mapping[str, int]) -> Terms:
+    """`terms` with no more to spend than is `reserved`."""
+    budget = {unit: min(amount, reserved.get(unit, amount)) for unit, amount in terms.budget.items()}
+    return msgspec.structs.replace(terms, budget=budget)
+
+
 def _told(terms: Terms, fields: Fields) -> Fields:
     """`fields` with the lineage, and with what is left to spend instead of what the caller says."""
+    onward = _lowered(fields, terms.budget)
+    onward.append((names.LINEAGE, b", ".join([names.sf_string(each) for each in terms.lineage])))
+    return onward
+
+
+def _lowered(fields: Fields, budget: Mapping[str, int]) -> Fields:
+    """`fields` with a ``flight-budget`` of no more than `budget`."""
     raw = b", ".join([value for name, value in fields if name == names.BUDGET])
     onward = [item for item in fields if item[0] != names.BUDGET]
-    onward.append((names.LINEAGE, b", ".join([names.sf_string(each) for each in terms.lineage])))
-    onward.append((names.BUDGET, lowered_budget(raw, terms.budget)))
+    onward.append((names.BUDGET, lowered_budget(raw, budget)))
     return onward

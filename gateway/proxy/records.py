@@ -21,6 +21,7 @@ from gateway.packet import fields as names
 from gateway.recording import Decided
 from gateway.refusal import Refusal
 from gateway.telemetry.tracing import Trace
+from gateway.usage import written
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
@@ -122,6 +123,7 @@ def recorded(
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
         usage=_usage(exchange),
+        reserved=written(exchange.meter.reserved) if exchange.meter is not None else "",
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
@@ -177,13 +179,15 @@ def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
 
 
 def _usage(exchange: Exchange) -> str:
-    """What the agent says in its answer's trailers, else in its head."""
+    """What the agent says in its answer's trailers, else in its head, and what else was read from it."""
     usage = None
     if exchange.trailers is not None:
         usage = field_value(exchange.trailers, names.USAGE)
     if usage is None and exchange.response is not None:
         usage = field_value(exchange.response.fields, names.USAGE)
-    return _logged(usage) if usage is not None else ""
+    said = _logged(usage) if usage is not None else ""
+    read = written(exchange.meter.read) if exchange.meter is not None else ""
+    return ", ".join(part for part in (said, read) if part)
 
 
 def _told(shadow: Shadow) -> str:

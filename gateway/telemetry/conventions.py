@@ -47,6 +47,7 @@ ATTRIBUTES: Final = {
     "attempts": "flight.attempts",
     "failed": "flight.failed",
     "usage": "flight.usage",
+    "reserved": "flight.reserved",
     "repeated": "flight.repeated",
     "bytes_in": "http.request.body.size",
     "bytes_out": "http.response.body.size",
