@@ -59,8 +59,9 @@ def explain_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Response
 def _recent(recorded: Recorded, snapshot: Snapshot) -> Told:
     if not recorded.judged:
         return Told(recorded)
-    head, principal, evidence = again(recorded)
-    return Told(recorded, explain(head, principal, snapshot, time.time(), random.getrandbits, assume=evidence))
+    head, principal, evidence, held = again(recorded)
+    now = time.time()
+    return Told(recorded, explain(head, principal, snapshot, now, random.getrandbits, assume=evidence, held=held))
 
 
 def _hypothetical(query: QueryParams, snapshot: Snapshot) -> Told:
