@@ -139,9 +139,8 @@ def explain(
     held: Credential | None = None,
 ) -> Explanation:
     """Decide a packet and say why; the arguments are those of `decide`."""
-    if held is not None:
-        credential = _lets(held, now)
-    else:
+    credential = _told(held, now) if held is not None else ""
+    if held is None:
         held, credential = _shown(head, principal, snapshot, now)
     verdict = decide(head, principal, snapshot, now, entropy, assume=assume, held=held)
     packet = verdict.packet
@@ -190,20 +189,15 @@ def _shown(
         held = authority.verify(raw, principal, now, bound=bool(principal.certificate))
     except CredentialError as error:
         return None, str(error)
-    return held, _lets(held, now)
+    return held, _told(held, now)
 
 
-def _lets(held: Credential, now: float) -> str:
-    """What a credential lets its holder do."""
-    return (
-        f"holds for {held.expires - now:.0f} s: may ask for {', '.join(_texts(held)) or 'nothing'}, "
-        f"may spend {', '.join(f'{unit}={amount}' for unit, amount in held.budget.items())}; "
-        f"the work came through {' -> '.join(held.lineage)}"
-    )
-
-
-def _texts(held: Credential) -> list[str]:
-    return [pattern.text for pattern in held.capabilities]
+def _told(held: Credential, now: float) -> str:
+    capabilities = ", ".join(pattern.text for pattern in held.capabilities) or "nothing"
+    budget = ", ".join(f"{unit}={amount}" for unit, amount in held.budget.items()) or "whatever policy lets it"
+    life = f" for {held.expires - now:.0f} s" if held.expires > now else ""
+    lineage = " -> ".join(held.lineage)
+    return f"holds{life}: may ask for {capabilities}, may spend {budget}; the work came through {lineage}"
 
 
 def _came_to(rule: CompiledRule, outcomes: dict[int, Outcome], *, carried: bool) -> Outcome:

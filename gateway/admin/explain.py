@@ -60,8 +60,8 @@ def _recent(recorded: Recorded, snapshot: Snapshot) -> Told:
     if not recorded.judged:
         return Told(recorded)
     head, principal, evidence, held = again(recorded)
-    told = explain(head, principal, snapshot, time.time(), random.getrandbits, assume=evidence, held=held)
-    return Told(recorded, told)
+    now = time.time()
+    return Told(recorded, explain(head, principal, snapshot, now, random.getrandbits, assume=evidence, held=held))
 
 
 def _hypothetical(query: QueryParams, snapshot: Snapshot) -> Told:
