@@ -12,6 +12,10 @@ from bench.plan import Plan
 OURS, ENVOY, NAIVE = "ours", "envoy", "naive"
 MIB = 2**20
 
+RECORDS_PER_S = 5_000
+_KEPT_UP = 0.98
+"""Of a rate: what came within the last of a window is written after it."""
+
 Result = dict[str, Any]
 Pick = Callable[[Result], float]
 
@@ -61,6 +65,8 @@ class Measured:
     """By proxy."""
     overload: Result = field(default_factory=dict)
     """Ours only: the peak, and what became of four times as much, by callers' manners."""
+    everything: Result = field(default_factory=dict)
+    """Ours only: rounds with everything on and off, and the recorder alone."""
 
 
 def rows(measured: Measured, plan: Plan) -> list[Row]:
@@ -72,6 +78,7 @@ def rows(measured: Measured, plan: Plan) -> list[Row]:
         *_events(measured.events, plan),
         *_idle(measured.idle),
         *_overload(measured.overload),
+        *_everything(measured.everything),
     ]
 
 
@@ -158,6 +165,28 @@ def _overload(found: Result) -> list[Row]:
             cells = {OURS: _cell([value])}
             result.append(Row(f"4 × the load, callers {manners} retry-after: {label}", "×", cells, targets=targets))
     return result
+
+
+def _everything(found: Result) -> list[Row]:
+    if not found:
+        return []
+    rounds, recorder = found["rounds"], found["recorder"]
+    ratios = [one["on"]["cpu_us"] / one["off"]["cpu_us"] for one in rounds]
+    lost = sum(one["on"]["lost_records"] for one in rounds) + recorder["lost"]
+    per_s = recorder["written_per_s"]
+    kept_up = not recorder["lost"] and not recorder["refusing"] and per_s >= _KEPT_UP * RECORDS_PER_S
+
+    def row(label: str, unit: str, values: list[float], *targets: Target) -> Row:
+        return Row(label, unit, {OURS: _cell(values)}, targets=targets)
+
+    return [
+        row("everything on, CPU per handoff", "µs", [one["on"]["cpu_us"] for one in rounds]),
+        row("everything off, CPU per handoff", "µs", [one["off"]["cpu_us"] for one in rounds]),
+        row("everything on over off, CPU per handoff", "×", ratios, _target("≤ 1.15", median(ratios), 1.15)),
+        row("records kept beside traffic", "1/s", [per_s], Target(f"≥ {RECORDS_PER_S:,}, none lost", kept_up)),
+        row(f"CPU of {RECORDS_PER_S:,} records a second", "% of a core", [recorder["cpu_share"] * 100]),
+        row("records lost", "in all", [lost], _target("none", lost, 0)),
+    ]
 
 
 def _idle(idle: dict[str, Result]) -> list[Row]:
