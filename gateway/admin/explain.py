@@ -59,9 +59,10 @@ def explain_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Response
 def _recent(recorded: Recorded, snapshot: Snapshot) -> Told:
     if not recorded.judged:
         return Told(recorded)
-    head, principal, evidence, held = again(recorded)
+    head, principal, evidence, held, bound = again(recorded)
     now = time.time()
-    return Told(recorded, explain(head, principal, snapshot, now, random.getrandbits, assume=evidence, held=held))
+    told = explain(head, principal, snapshot, now, random.getrandbits, assume=evidence, held=held, destination=bound)
+    return Told(recorded, told)
 
 
 def _hypothetical(query: QueryParams, snapshot: Snapshot) -> Told:
