@@ -217,6 +217,7 @@ _REQUIRE_IS = {
     Outcome.HOLDS: "met",
     Outcome.UNSIGNED: "no signature that it accepts",
     Outcome.UNDIGESTED: "no content-digest, or not covered by the signature",
+    Outcome.CONTEXTLESS: "no flight-context with a sha-256",
 }
 
 
@@ -227,6 +228,8 @@ def _required(require: Require) -> str:
         parts.append("signature by " + (" or ".join(each.text for each in signers) or "the caller"))
     if require.content_digest:
         parts.append("contentDigest")
+    if require.context:
+        parts.append("context")
     return ", ".join(parts)
 
 
@@ -235,7 +238,7 @@ def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
         return "'when' is false"
     if outcome is Outcome.CARRIED:
         return "another has signed the packet, and the rule names no signers"
-    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED):
+    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.CONTEXTLESS):
         return f"'require' is not met: {_REQUIRE_IS[outcome]}"
     if outcome is Outcome.FAILED and not rule.denies:
         return f"'when' cannot be evaluated, so it does not allow: {when_is}"

@@ -242,6 +242,7 @@ _MISSING = {
     Outcome.UNSIGNED: "a signature by the caller, or by one whom the rule accepts",
     Outcome.CARRIED: "the caller's own signature, or none: it names nobody whose packets others may carry",
     Outcome.UNDIGESTED: "a content-digest, covered by the signature where one is required",
+    Outcome.CONTEXTLESS: "a flight-context that gives the context's sha-256",
 }
 
 
@@ -257,7 +258,8 @@ def _refusal(deny: Deny, principal: Principal) -> Refusal:
     for short, outcome in deny.short:
         if outcome in _MISSING:
             detail = f"{short.policy}/{short.name} allows {deny.capability} only with {_MISSING[outcome]}{also}"
-            return Refusal(Reason.SIGNATURE_INVALID, detail, short.policy, short.name)
+            reason = Reason.CONTEXT_MISSING if outcome is Outcome.CONTEXTLESS else Reason.SIGNATURE_INVALID
+            return Refusal(reason, detail, short.policy, short.name)
     if failed:
         detail = f"nothing else allows {principal.id} to use {deny.capability}{also}"
         return Refusal(Reason.NO_POLICY_ALLOWS, detail, failed[0].policy, failed[0].name)
