@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.admission import ReplayGuard, ReplayMemory
+from gateway.contexts import Contexts, KeyFileError
+from gateway.contexts.opening import opened
 from gateway.control.config import GatewaySpec
 from gateway.documents import DocumentError, Problem
 from gateway.leases import LeaseMemory, LeaseTable
@@ -23,6 +25,8 @@ class Shared(NamedTuple):
     """Which agents have registered themselves."""
     ledger: Ledger
     """What was done that is done once."""
+    contexts: Contexts | None
+    """What agents keep of conversations, where they may."""
 
     async def close(self) -> None:
         """Ask no more."""
@@ -30,26 +34,47 @@ class Shared(NamedTuple):
         await self.leases.close()
         await self.registrations.close()
         await self.ledger.close()
+        if self.contexts is not None:
+            await self.contexts.close()
 
 
 def shared(config: GatewaySpec) -> Shared:
     """The stores that `config` asks for.
 
     Raises:
-        DocumentError: the client library for Redis is not installed.
+        DocumentError: the client library for Redis is not installed, or a key of contexts cannot be used any more.
 
     """
+    try:
+        contexts = _contexts(config)
+    except KeyFileError as error:
+        raise DocumentError([Problem("gateway.yaml", 1, 1, f"spec.contexts.keys: {error}")]) from None
+    except ImportError:
+        raise DocumentError([Problem("gateway.yaml", 1, 1, _NO_REDIS)]) from None
     if config.redis is None:
-        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory(), LedgerMemory(config.ledger))
+        ledger = LedgerMemory(config.ledger)
+        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory(), ledger, contexts)
     try:
         from gateway.admission.redis_replay import RedisReplay
         from gateway.leases.redis_leases import RedisLeases
         from gateway.ledger.redis_ledger import RedisLedger
         from gateway.membership.redis_registration import RedisRegistrations
     except ImportError:
-        message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
-        raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
+        raise DocumentError([Problem("gateway.yaml", 1, 1, _NO_REDIS)]) from None
     url = config.redis.url
     return Shared(
-        RedisReplay(url), RedisLeases(url, config.leases), RedisRegistrations(url), RedisLedger(url, config.ledger)
+        RedisReplay(url),
+        RedisLeases(url, config.leases),
+        RedisRegistrations(url),
+        RedisLedger(url, config.ledger),
+        contexts,
     )
+
+
+_NO_REDIS = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
+
+
+def _contexts(config: GatewaySpec) -> Contexts | None:
+    if config.contexts is None:
+        return None
+    return opened(config.contexts, config.redis.url if config.redis is not None else "")

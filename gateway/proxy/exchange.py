@@ -33,7 +33,7 @@ from gateway.routing import Agent
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
@@ -354,7 +354,7 @@ class Exchange:
         granted = self.route.grants[agent.name]
         if granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
-        elif self._once is not None or granted.staged:
+        elif self._once is not None or granted.staged or forward.packet.context:
             self._entered(None)
         else:
             self._acquire(agent)
@@ -363,11 +363,12 @@ class Exchange:
         """The gate, or a stage, has let the packet through, or not: on to the next stage, the ledger, the agent."""
         if self.finished:
             return
-        stages, agent = self.plane.stages, self.agent
+        stages, agent, forward = self.plane.stages, self.agent, self.forward
         assert agent is not None
+        assert forward is not None
         if refusal is not None:
             self._refuse(refusal)
-        elif self._stage < len(stages) and self.route.grants[agent.name].staged:
+        elif self._stage < len(stages) and (self.route.grants[agent.name].staged or forward.packet.context):
             self._stage += 1
             stages[self._stage - 1].enter(self, self._entered)
         elif self._once is not None:
@@ -552,8 +553,23 @@ class Exchange:
                 self._let_go()
             elif agent is None:
                 self._break_off(otherwise)
+            elif plane.contexts is not None and (forward.packet.context or route.grants[agent.name].context):
+                plane.contexts.hand_to(agent, self, handed(agent))
             else:
                 self._acquire(agent)
+
+        def handed(agent: Agent) -> Callable[[Refusal | None], None]:
+            """The agent may have the packet's context, or not."""
+
+            def told(refusal: Refusal | None) -> None:
+                if self.finished:
+                    return
+                if refusal is not None:
+                    self._break_off(refusal)
+                else:
+                    self._acquire(agent)
+
+            return told
 
         plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
 
