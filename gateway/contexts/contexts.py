@@ -119,6 +119,7 @@ class Contexts:
         if found.stored + self.spec.max_age_s <= now:
             self.counts[Event.UNKNOWN] += 1
             return None
+        self.counts[Event.READ] += 1
         return found.body
 
     async def grant(self, conversation: str, digest: str, readers: Collection[str], reader: str) -> bool:
