@@ -254,6 +254,7 @@ _REQUIRE_IS = {
     Outcome.UNSIGNED: "no signature that it accepts",
     Outcome.UNDIGESTED: "no content-digest, or not covered by the signature",
     Outcome.UNCREDENTIALED: "no handoff credential",
+    Outcome.CONTEXTLESS: "no flight-context with a sha-256",
 }
 
 
@@ -266,6 +267,8 @@ def _required(require: Require) -> str:
         parts.append("contentDigest")
     if require.credential:
         parts.append("credential")
+    if require.context:
+        parts.append("context")
     return ", ".join(parts)
 
 
@@ -274,7 +277,7 @@ def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
         return "'when' is false"
     if outcome is Outcome.CARRIED:
         return "another has signed the packet, and the rule names no signers"
-    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.UNCREDENTIALED):
+    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.UNCREDENTIALED, Outcome.CONTEXTLESS):
         return f"'require' is not met: {_REQUIRE_IS[outcome]}"
     if outcome is Outcome.FAILED and not rule.denies:
         return f"'when' cannot be evaluated, so it does not allow: {when_is}"

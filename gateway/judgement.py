@@ -11,7 +11,7 @@ from dataclasses import InitVar, dataclass, field, replace
 
 import msgspec
 
-from gateway.authority import Authority, Credential
+from gateway.authority import NO_AUTHORITY, Authority, Credential, CredentialError, invalid
 from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
@@ -103,6 +103,22 @@ class Snapshot:
 
     def __post_init__(self, carried: Routes | None) -> None:
         object.__setattr__(self, "routes", carried or Routes(self.agents, self.revision, self.zone, self.points))
+
+    def credential(self, raw: bytes, principal: Principal, now: float) -> Credential | Refusal:
+        """The handoff credential `raw`, shown by `principal`, or why it does not hold.
+
+        Args:
+            raw: the value of ``flight-credential``.
+            principal: the caller.
+            now: seconds since the epoch.
+
+        """
+        if self.authority is None:
+            return NO_AUTHORITY
+        try:
+            return self.authority.verify(raw, principal, now)
+        except CredentialError as error:
+            return invalid(error)
 
     def with_agents(self, agents: tuple[Agent, ...]) -> Snapshot:
         """The snapshot after members came, went or changed; policies and revision stay.
@@ -285,6 +301,11 @@ _MISSING = {
     Outcome.CARRIED: "the caller's own signature, or none: it names nobody whose packets others may carry",
     Outcome.UNDIGESTED: "a content-digest, covered by the signature where one is required",
     Outcome.UNCREDENTIALED: "a handoff credential",
+    Outcome.CONTEXTLESS: "a flight-context that gives the context's sha-256",
+}
+_WHICH = {
+    Outcome.UNCREDENTIALED: Reason.CREDENTIAL_INSUFFICIENT,
+    Outcome.CONTEXTLESS: Reason.CONTEXT_MISSING,
 }
 
 
@@ -300,8 +321,7 @@ def _refusal(deny: Deny, principal: Principal) -> Refusal:
     for short, outcome in deny.short:
         if outcome in _MISSING:
             detail = f"{short.policy}/{short.name} allows {deny.capability} only with {_MISSING[outcome]}{also}"
-            bare = outcome is Outcome.UNCREDENTIALED
-            reason = Reason.CREDENTIAL_INSUFFICIENT if bare else Reason.SIGNATURE_INVALID
+            reason = _WHICH.get(outcome, Reason.SIGNATURE_INVALID)
             return Refusal(reason, detail, short.policy, short.name)
     if failed:
         detail = f"nothing else allows {principal.id} to use {deny.capability}{also}"

@@ -15,7 +15,7 @@ import msgspec
 from gateway.identity import SpiffeId
 from gateway.packet import Capabilities
 from gateway.packet import fields as names
-from gateway.policy import Allow, CompiledRule, Limit
+from gateway.policy import Allow, CompiledRule, ContextTerms, Limit
 from gateway.policy.model import Grant
 from gateway.refusal import Refusal
 from gateway.routing import DEFAULT_POINTS, Agent, AgentState, Load, Ring
@@ -39,11 +39,13 @@ class Granted(msgspec.Struct, frozen=True):
     """How often these rules allow."""
     grants: tuple[Grant, ...] = ()
     """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
+    context: ContextTerms | None = None
+    """What any of these rules says of the packet's context."""
 
     @property
     def staged(self) -> bool:
         """Whether a packet goes through the stages before it goes to the agent."""
-        return bool(self.grants)
+        return bool(self.grants) or self.context is not None
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -334,4 +336,12 @@ def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
         value,
         tuple(rule.limit for rule in distinct if rule.limit is not None),
         tuple(rule.grant for rule in distinct if rule.grant is not None),
+        _terms([rule.context for rule in distinct if rule.context is not None]),
     )
+
+
+def _terms(all_: list[ContextTerms]) -> ContextTerms | None:
+    """What several rules say of a packet's context, together."""
+    if not all_:
+        return None
+    return ContextTerms(any(each.required for each in all_), any(each.inline for each in all_))

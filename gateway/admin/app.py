@@ -15,6 +15,7 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.admin import page
 from gateway.admin.access import Access
+from gateway.admin.contexts import context_routes
 from gateway.admin.conversations import conversation_routes
 from gateway.admin.debug import debug_routes
 from gateway.admin.explain import explain_endpoint
@@ -106,6 +107,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             Route("/explain", explain_endpoint(gateway)),
             *live_routes(gateway.live),
             *conversation_routes(gateway),
+            *context_routes(gateway),
             *member_routes(gateway),
             *policy_routes(gateway),
             *operation_routes(gateway),

@@ -14,6 +14,9 @@ from starlette.routing import Route
 
 from gateway.admin import merging
 from gateway.admin.access import caller_of
+from gateway.admin.contexts import PATH as CONTEXTS
+from gateway.admin.contexts import ErasedContexts
+from gateway.admin.contexts import merged as merged_erasures
 from gateway.admin.conversations import MAX_SHOWN, Conversations, Forest
 from gateway.admin.debug import GONE, asked_for, shown, unless_gone
 from gateway.admin.filters import Filter
@@ -99,6 +102,17 @@ def merged_routes(workers: Workers) -> list[Route]:
         there = [msgspec.convert(each, Member) for each in members if each["state"] is not None]
         return json(merging.member(there)) if there else answer
 
+    async def erase_contexts(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        replies = await workers.ask(_path(request), "DELETE", order_headers(caller.operator), PATIENCE_S)
+        answer = _least_well(replies)
+        conversation = request.path_params["id"]
+        told(caller, f"erase the contexts of {conversation}", f"{answer.status_code} {_body(answer)}")
+        if answer.status_code != 200:
+            return answer
+        done = [each.answer.content for each in replies if each.answer is not None]
+        return json(merged_erasures([msgspec.json.decode(each, type=ErasedContexts) for each in done]))
+
     async def profile(request: Request) -> Response:
         try:
             seconds, hz, form = asked_for(request)
@@ -119,6 +133,7 @@ def merged_routes(workers: Workers) -> list[Route]:
         Route("/handoffs", limited(Handoffs, merging.handoffs)),
         Route("/conversations", limited(Conversations, merging.conversations)),
         Route("/conversations/{id:path}", forest),
+        Route(CONTEXTS, operators_only(erase_contexts), methods=["DELETE"]),
         Route("/tasks/{id:path}", forest),
         Route("/members", merged(Members, merging.members)),
         Route("/ring", merged(Circle, merging.circles)),

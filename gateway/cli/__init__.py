@@ -6,6 +6,7 @@ import typer
 
 from gateway.cli.certs import app as certs
 from gateway.cli.check import check
+from gateway.cli.contexts import app as contexts
 from gateway.cli.demo import demo
 from gateway.cli.explain import explain
 from gateway.cli.health import RAW, health
@@ -26,6 +27,7 @@ app.command()(top)
 app.command(context_settings=RAW)(health)
 app.command()(demo)
 app.add_typer(certs, name="certs")
+app.add_typer(contexts, name="contexts")
 app.add_typer(packet, name="packet")
 app.add_typer(policy, name="policy")
 app.add_typer(recorder, name="recorder")

@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from gateway.admin.access import is_loopback, read_token
 from gateway.authority import AuthoritySpec
 from gateway.budgets import BudgetSpec
+from gateway.contexts import ContextSpec, KeyFileError, load_keys
+from gateway.contexts.sigv4 import load_credentials
+from gateway.contexts.spec import Kind
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
@@ -248,6 +251,8 @@ class GatewaySpec(Spec):
     """Which capabilities are done once."""
     budgets: BudgetSpec = BudgetSpec()
     """What becomes of budgets while Redis is away."""
+    contexts: ContextSpec | None = None
+    """Where agents keep the contexts of conversations; without it, nowhere."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
     retries: RetrySpec = RetrySpec()
@@ -286,6 +291,8 @@ class GatewaySpec(Spec):
         if self.workers > 1 and self.redis is None:
             message = "workers share signatures, conversations and registrations in a Redis: it takes spec.redis"
             raise ErrorAt(message, "workers")
+        if self.contexts is not None and self.contexts.store is Kind.REDIS and self.redis is None:
+            raise ErrorAt("store: redis takes spec.redis", "contexts", "store")
         if self.admin.tls and self.identity is None:
             raise ErrorAt("TLS needs spec.identity: certificate, key and trustBundle", "admin", "tls")
         return self
@@ -342,6 +349,27 @@ def load_config(path: Path) -> GatewaySpec:
             authorities(collector)  # while there is somebody to tell
     if spec.recorder is not None:
         changes["recorder"] = _checked_recorder(spec.recorder, base, document)
+    if spec.contexts is not None:
+        changes["contexts"] = _checked_contexts(spec.contexts, base, document)
+    return spec.model_copy(update=changes)
+
+
+def _checked_contexts(spec: ContextSpec, base: Path, document: Document) -> ContextSpec:
+    changes: dict[str, object] = {"keys": tuple(base / path for path in spec.keys)}
+    at, where = "keys", "spec.contexts.keys"
+    try:
+        load_keys(base / path for path in spec.keys)
+        if spec.folder is not None:
+            at, where = "folder", f"spec.contexts.folder: {base / spec.folder} cannot be written"
+            changes["folder"] = base / spec.folder
+            probe(base / spec.folder)
+        if spec.s3 is not None:
+            at, where = "s3", "spec.contexts.s3.credentials"
+            credentials = base / spec.s3.credentials
+            changes["s3"] = spec.s3.model_copy(update={"credentials": credentials})
+            load_credentials(credentials)
+    except (KeyFileError, OSError, ValueError) as error:
+        raise DocumentError([document.problem(("spec", "contexts", at), f"{where}: {error}")]) from None
     return spec.model_copy(update=changes)
 
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -19,6 +19,7 @@ from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
+from gateway.contexts import Contexts
 from gateway.control import snapshot as snapshots
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
@@ -41,6 +42,8 @@ from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
 from gateway.proxy.budgets import Budgets
 from gateway.proxy.clocks import Clocks
+from gateway.proxy.context_stage import ContextStage
+from gateway.proxy.contexts import ContextRequests
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
@@ -275,7 +278,10 @@ class Gateway:
                 )
             )
         budgets = Budgets(loop, self.shared.budgets, telemetry.defect)
-        plane.stages = (budgets,)
+        plane.contexts = ContextStage(loop, self.shared.contexts, telemetry.defect)
+        if self.shared.contexts is not None:
+            plane.context_requests = self._context_requests(loop, self.shared.contexts, telemetry.defect)
+        plane.stages = (plane.contexts, budgets)
         self.metrics.registry.register(BudgetMetrics(budgets.counts, self.shared.budgets))
         plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
@@ -297,6 +303,8 @@ class Gateway:
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 more = self.shared.budgets.run(), self.live.run()
                 following = [tasks.create_task(each) for each in (*lasting, *more)]
+                if self.shared.contexts is not None:
+                    following.append(tasks.create_task(self.shared.contexts.run()))
                 tasks.create_task(watch(config, self.reload, self._stop))
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))
@@ -322,6 +330,24 @@ class Gateway:
         why = "a second signal" if self._force.is_set() else "the drain timeout"
         log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def _context_requests(
+        self, loop: asyncio.AbstractEventLoop, contexts: Contexts, on_defect: Callable[[], None]
+    ) -> LocalRequests:
+        """What answers agents that bring contexts, and fetch them."""
+        text = "Contexts, by what befell them."
+        reading = Reading("phoenixflight_contexts", text, ("event",), lambda: _by_event(contexts))
+        self.metrics.registry.register(Counters((reading,)))
+        handler = ContextRequests(contexts, lambda raw, who: self._snapshot.credential(raw, who, time.time()))
+        spec = contexts.spec
+        return LocalRequests(
+            loop,
+            handler,
+            on_defect,
+            max_body_bytes=spec.max_size,
+            max_held_bytes=spec.max_held,
+            too_large=handler.too_large,
+        )
 
     def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder | None:
         """The flight recorder, which begins to record.
@@ -520,6 +546,10 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _by_event(contexts: Contexts) -> dict[tuple[str], int]:
+    return {(event.value,): count for event, count in contexts.counts.items()}
 
 
 async def _trace(plane: DataPlane, recorder: Recorder) -> None:

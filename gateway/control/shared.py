@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from gateway.admission import ReplayGuard, ReplayMemory
 from gateway.budgets import Accounts, MemoryAccounts
+from gateway.contexts import Contexts, KeyFileError
+from gateway.contexts.opening import opened
 from gateway.control.config import GatewaySpec
 from gateway.documents import DocumentError, Problem
 from gateway.leases import LeaseMemory, LeaseTable
@@ -26,6 +28,8 @@ class Shared(NamedTuple):
     """What was done that is done once."""
     budgets: Accounts
     """What budgets have left."""
+    contexts: Contexts | None
+    """What agents keep of conversations, where they may."""
 
     async def close(self) -> None:
         """Ask no more."""
@@ -34,15 +38,23 @@ class Shared(NamedTuple):
         await self.registrations.close()
         await self.ledger.close()
         await self.budgets.close()
+        if self.contexts is not None:
+            await self.contexts.close()
 
 
 def shared(config: GatewaySpec) -> Shared:
     """The stores that `config` asks for.
 
     Raises:
-        DocumentError: the client library for Redis is not installed.
+        DocumentError: the client library for Redis is not installed, or a key of contexts cannot be used any more.
 
     """
+    try:
+        contexts = _contexts(config)
+    except KeyFileError as error:
+        raise DocumentError([Problem("gateway.yaml", 1, 1, f"spec.contexts.keys: {error}")]) from None
+    except ImportError:
+        raise DocumentError([Problem("gateway.yaml", 1, 1, _NO_REDIS)]) from None
     if config.redis is None:
         return Shared(
             ReplayMemory(),
@@ -50,6 +62,7 @@ def shared(config: GatewaySpec) -> Shared:
             RegistrationMemory(),
             LedgerMemory(config.ledger),
             MemoryAccounts(config.budgets.capacity),
+            contexts,
         )
     try:
         from gateway.admission.redis_replay import RedisReplay
@@ -58,8 +71,7 @@ def shared(config: GatewaySpec) -> Shared:
         from gateway.ledger.redis_ledger import RedisLedger
         from gateway.membership.redis_registration import RedisRegistrations
     except ImportError:
-        message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
-        raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
+        raise DocumentError([Problem("gateway.yaml", 1, 1, _NO_REDIS)]) from None
     url = config.redis.url
     return Shared(
         RedisReplay(url),
@@ -67,4 +79,14 @@ def shared(config: GatewaySpec) -> Shared:
         RedisRegistrations(url),
         RedisLedger(url, config.ledger),
         RedisAccounts(url, config.budgets),
+        contexts,
     )
+
+
+_NO_REDIS = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
+
+
+def _contexts(config: GatewaySpec) -> Contexts | None:
+    if config.contexts is None:
+        return None
+    return opened(config.contexts, config.redis.url if config.redis is not None else "")

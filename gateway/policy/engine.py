@@ -142,7 +142,7 @@ def weigh(candidates: Candidates, facts: PacketFacts) -> Outcomes:
                 outcome = Outcome.FALSE if value is False else Outcome.FAILED
         require = rule.spec.require
         if require is not None and outcome is Outcome.HOLDS:
-            outcome = requirement(require, facts.principal, facts.evidence, facts.held)
+            outcome = requirement(require, facts.principal, facts.evidence, facts.packet, facts.held)
         outcomes.append(outcome)
     return bytes(outcomes)
 

@@ -63,6 +63,8 @@ class Require(Spec):
     """Whose signature counts: so one principal may carry another's packet."""
     content_digest: bool = Field(default=False, strict=True)
     """A ``content-digest``, covered by the signature where one is required."""
+    context: bool = Field(default=False, strict=True)
+    """A ``flight-context`` with a digest; the gateway's store must have what it refers to, for this caller."""
 
     credential: bool = Field(default=False, strict=True)
     """A handoff credential: only work that was handed on under a grant is let through."""
@@ -71,8 +73,9 @@ class Require(Spec):
     def _means_something(self) -> Require:
         if self.signers is not None and not self.signature:
             raise ErrorAt("signers are for a required signature: add signature: true", "signers")
-        if not (self.signature or self.content_digest or self.credential):
-            raise ErrorAt("requires nothing: set signature, contentDigest or credential to true, or leave it out")
+        if not (self.signature or self.content_digest or self.context or self.credential):
+            wanted = "signature, contentDigest, context or credential"
+            raise ErrorAt(f"requires nothing: set {wanted} to true, or leave it out")
         return self
 
 
@@ -84,6 +87,19 @@ class Grant(Spec):
     budget: dict[Unit, Annotated[int, Field(ge=0, le=MAX_AMOUNT, strict=True)]] = {}
     """What may be spent, by unit."""
     ttl_s: Annotated[Duration, Field(alias="ttl", gt=0, le=MAX_GRANT_TTL_S)] = MAX_GRANT_TTL_S
+
+
+class ContextDelivery(Enum):
+    """How an agent gets the context of a packet."""
+
+    INLINE = "inline"
+    """With the packet, in a header field."""
+
+
+class Deliver(Spec):
+    """What the receiver gets with a packet that it would have to fetch otherwise."""
+
+    context: ContextDelivery
 
 
 class Per(Enum):
@@ -114,12 +130,13 @@ class Rule(Spec):
     """On the agent; narrows as `to` does."""
     require: Require | None = None
     grant: Grant | None = None
+    deliver: Deliver | None = None
     limits: Limits | None = None
 
     @model_validator(mode="after")
     def _a_deny_only_denies(self) -> Rule:
         if self.effect is Effect.DENY:
-            for field in ("require", "grant", "limits"):
+            for field in ("require", "grant", "deliver", "limits"):
                 if getattr(self, field) is not None:
                     raise ErrorAt("goes with effect: allow; a deny takes no terms", field)
         return self

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.identity import Principal
+from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy.facts import ON_AGENTS, AgentFacts, Evidence
-from gateway.policy.model import Effect, Grant, Mode, Per, Require, Rule, TrustPolicy
+from gateway.policy.model import ContextDelivery, Effect, Grant, Mode, Per, Require, Rule, TrustPolicy
 from gateway.policy.patterns import CapabilityPattern
 from gateway.policy.rate import Rate
 from gateway.routing.agent import Agent
@@ -36,6 +37,17 @@ class Outcome(IntEnum):
     """Somebody else has signed it, and the rule names no signers."""
     UNCREDENTIALED = 6
     """There is no handoff credential."""
+    CONTEXTLESS = 7
+    """It refers to no context."""
+
+
+class ContextTerms(msgspec.Struct, frozen=True):
+    """What a rule says of a packet's context."""
+
+    required: bool
+    """The gateway must have it, for the caller."""
+    inline: bool
+    """The agent is given it with the packet."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -76,6 +88,14 @@ class CompiledRule:
     def grant(self) -> Grant | None:
         """The terms for handing the work on."""
         return self.spec.grant
+
+    @property
+    def context(self) -> ContextTerms | None:
+        """The terms of a packet's context; ``None`` when the rule has none."""
+        require, deliver = self.spec.require, self.spec.deliver
+        required = require is not None and require.context
+        inline = deliver is not None and deliver.context is ContextDelivery.INLINE
+        return ContextTerms(required, inline) if required or inline else None
 
     @property
     def asks_agents_for_sender(self) -> bool:
@@ -124,8 +144,10 @@ def _compile(number: int, policy: TrustPolicy, rule: Rule) -> CompiledRule:
     )
 
 
-def requirement(require: Require, principal: Principal, evidence: Evidence, held: Credential | None = None) -> Outcome:
-    """Whether what a rule requires of a packet of `principal` is proven by `evidence`, and by the credential `held`."""
+def requirement(
+    require: Require, principal: Principal, evidence: Evidence, packet: FlightPacket, held: Credential | None = None
+) -> Outcome:
+    """Whether what a rule requires of `packet`, sent by `principal`, is there, and proven by `evidence` and `held`."""
     if require.credential and held is None:
         return Outcome.UNCREDENTIALED
     if require.signature:
@@ -142,4 +164,6 @@ def requirement(require: Require, principal: Principal, evidence: Evidence, held
         covered = not require.signature or names.CONTENT_DIGEST in evidence.covered
         if not evidence.digest or not covered:
             return Outcome.UNDIGESTED
+    if require.context and not packet.context:
+        return Outcome.CONTEXTLESS
     return Outcome.HOLDS

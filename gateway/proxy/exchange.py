@@ -34,7 +34,7 @@ from gateway.routing import Agent
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from gateway.proxy.budgets import Meter
     from gateway.proxy.downstream import DownstreamConnection
@@ -377,7 +377,7 @@ class Exchange:
         granted = self.route.grants[agent.name]
         if granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
-        elif self._once is not None or granted.staged or forward.held is not None:
+        elif self._once is not None or self._staged(agent):
             self._entered(None)
         else:
             self._acquire(agent)
@@ -391,13 +391,19 @@ class Exchange:
         assert forward is not None
         if refusal is not None:
             self._refuse(refusal)
-        elif self._stage < len(stages) and (self.route.grants[agent.name].staged or forward.held is not None):
+        elif self._stage < len(stages) and self._staged(agent):
             self._stage += 1
             stages[self._stage - 1].enter(self, self._entered)
         elif self._once is not None:
             self._once.begin(self.plane.clock(), self._begun)
         else:
             self._acquire(agent)
+
+    def _staged(self, agent: Agent) -> bool:
+        """Whether the packet passes the stages on its way to `agent`."""
+        forward = self.forward
+        assert forward is not None
+        return self.route.grants[agent.name].staged or forward.held is not None or bool(forward.packet.context)
 
     def _begun(self, found: StoredAnswer | Refusal | None) -> None:
         """The ledger has said whether the packet begins, or how it ended the first time."""
@@ -588,8 +594,23 @@ class Exchange:
                 self._let_go()
             elif agent is None:
                 self._break_off(otherwise)
+            elif plane.contexts is not None and (forward.packet.context or route.grants[agent.name].context):
+                plane.contexts.hand_to(agent, self, handed(agent))
             else:
                 self._acquire(agent)
+
+        def handed(agent: Agent) -> Callable[[Refusal | None], None]:
+            """The agent may have the packet's context, or not."""
+
+            def told(refusal: Refusal | None) -> None:
+                if self.finished:
+                    return
+                if refusal is not None:
+                    self._break_off(refusal)
+                else:
+                    self._acquire(agent)
+
+            return told
 
         plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
 

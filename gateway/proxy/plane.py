@@ -40,6 +40,7 @@ from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
     from gateway.proxy.arrival import Arrival
+    from gateway.proxy.context_stage import ContextStage
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.local import LocalExchange, LocalRequests
 
@@ -166,6 +167,10 @@ class DataPlane:
         """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
+        self.context_requests: LocalRequests | None = None
+        """The same for contexts."""
+        self.contexts: ContextStage | None = None
+        """Sees to packets' contexts; it is one of `stages`."""
         self._to_judge: deque[Exchange | LocalExchange | Arrival] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
@@ -381,8 +386,9 @@ class DataPlane:
             await self.once.close()
         await self.placement.close()
         await self.gate.close()
-        if self.local is not None:
-            await self.local.close()
+        for asked in (self.local, self.context_requests, self.contexts):
+            if asked is not None:
+                await asked.close()
         self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.merged import make_merged_app
+from gateway.contexts import new_key
 from tests.admin.operators import TOKEN, order, packet, with_token
 from tests.admin.test_conversations import spending
 from tests.conftest import RawAgent, RunningGateway, launch, member
@@ -45,10 +47,16 @@ def examples() -> Iterator[Example]:
 def gateway(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     folder = tmp_path_factory.mktemp("told")
     agent = RawAgent(spending)
+    (folder / "context-key").write_text(new_key())
     running = launch(
-        folder, certs, [member(agent.port), member(agent.port, "executor-2")], admin_spec=with_token(folder)
+        folder,
+        certs,
+        [member(agent.port), member(agent.port, "executor-2")],
+        admin_spec=with_token(folder),
+        contexts={"folder": "contexts", "keys": ["context-key"]},
     )
     with running.client() as client:
+        client.put(f"/contexts/{sha256().hexdigest()}", headers={"flight-conversation": '"c1"'})
         head = packet("p1", conversation="c1", task="t1", budget="tokens=20000, hops=4", timeout="30000")
         client.post("/run", headers=head)
         client.post("/run", headers=packet("p2", conversation="c1", task="t1", parent="p1"))
