@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.packet import Capabilities
 from gateway.packet import fields as names
-from gateway.policy import Allow, CompiledRule, Limit
+from gateway.policy import Allow, Ask, CompiledRule, Limit
 from gateway.policy.model import Grant
 from gateway.refusal import Refusal
 from gateway.routing import DEFAULT_POINTS, Agent, AgentState, Load, Ring
@@ -27,7 +27,7 @@ EVEN_SHARE = 0.8
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """The rules that admit an agent, one for each capability of the packet, first things first."""
+    """The rules that admit an agent, one or more for each capability of the packet, first things first."""
 
     policy: str
     rule: str
@@ -38,11 +38,13 @@ class Granted(msgspec.Struct, frozen=True):
     """How often these rules allow."""
     grants: tuple[Grant, ...] = ()
     """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
+    approvals: tuple[Ask, ...] = ()
+    """What of these rules has to be approved, each of them."""
 
     @property
     def staged(self) -> bool:
         """Whether a packet goes through the stages before it goes to the agent."""
-        return bool(self.grants)
+        return bool(self.grants or self.approvals)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -284,4 +286,5 @@ def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
         value,
         tuple(rule.limit for rule in distinct if rule.limit is not None),
         tuple(rule.grant for rule in distinct if rule.grant is not None),
+        tuple(rule.ask for rule in distinct if rule.ask is not None),
     )

@@ -164,7 +164,8 @@ def _usage(exchange: Exchange) -> str:
 
 def _told(shadow: Shadow) -> str:
     """What enforcing the shadow policies would do, in short: it is a label of a metric, too."""
-    return f"{'allow' if shadow.allow else 'refuse'}: {', '.join(shadow.rules)}"
+    what = "refuse" if not shadow.allow else "ask" if shadow.asks else "allow"
+    return f"{what}: {', '.join(shadow.rules)}"
 
 
 def _logged(text: bytes) -> str:
