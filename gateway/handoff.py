@@ -73,6 +73,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     """The attempts before the last one."""
     usage: str = ""
     """What was spent, as the agent says."""
+    approval: str = ""
+    """What came of the approvals that rules asked for: by whom, after how long, and under which id."""
     repeated: bool = False
     """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0

@@ -36,6 +36,7 @@ class Reason(_Answer, Enum):
     DENIED_BY_POLICY = _Answer("denied-by-policy", 403, "A policy denies this packet", 7)
     NO_POLICY_ALLOWS = _Answer("no-policy-allows", 403, "No policy allows this packet", 7)
     REGISTRATION_DENIED = _Answer("registration-denied", 403, "No policy allows this registration", 7)
+    APPROVAL_DENIED = _Answer("approval-denied", 403, "An approver denied this packet", 7)
     CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)
     NOT_REGISTERED = _Answer("not-registered", 404, "You have no such registration", 5)
     METHOD_NOT_ALLOWED = _Answer("method-not-allowed", 405, "The method is not allowed here", 12)
@@ -57,6 +58,7 @@ class Reason(_Answer, Enum):
     NOT_RECORDED = _Answer("not-recorded", 503, "The gateway cannot record", 14)
     DRAINING = _Answer("draining", 503, "The gateway is draining", 14)
     DEADLINE_EXCEEDED = _Answer("deadline-exceeded", 504, "The packet's time is up", 4)
+    APPROVAL_TIMEOUT = _Answer("approval-timeout", 504, "Nobody approved the packet in time", 4)
     INTERNAL = _Answer("internal", 500, "The gateway failed to decide", 13)
 
     @property

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from gateway.admin import merging
 from gateway.admin.access import caller_of
+from gateway.admin.approvals import Approvals, read_said
 from gateway.admin.conversations import MAX_SHOWN, Conversations, Forest
 from gateway.admin.debug import GONE, asked_for, shown, unless_gone
 from gateway.admin.filters import Filter
@@ -99,6 +100,22 @@ def merged_routes(workers: Workers) -> list[Route]:
         there = [msgspec.convert(each, Member) for each in members if each["state"] is not None]
         return json(merging.member(there)) if there else answer
 
+    async def approve(request: Request) -> Response:
+        said = await read_said(request)
+        if isinstance(said, Response):
+            return said
+        caller = caller_of(request.scope)
+        body = msgspec.json.encode(said)
+        replies = await workers.ask(_path(request), "POST", order_headers(caller.operator), content=body)
+        # It waits in one of them: the others know nothing of it.
+        answers = [each.answer for each in replies if each.answer is not None]
+        known = [each for each in answers if each.status_code != 404]
+        if not known and len(answers) < len(replies):
+            return _no_answer("not all workers answer, and it does not wait in the others")
+        found = _passed_on(min(known or answers, key=_status))
+        told(caller, f"{said.decision.value} {request.path_params['id']}", f"{found.status_code} {_body(found)}")
+        return found
+
     async def profile(request: Request) -> Response:
         try:
             seconds, hz, form = asked_for(request)
@@ -120,6 +137,8 @@ def merged_routes(workers: Workers) -> list[Route]:
         Route("/conversations", limited(Conversations, merging.conversations)),
         Route("/conversations/{id:path}", forest),
         Route("/tasks/{id:path}", forest),
+        Route("/approvals", merged(Approvals, merging.approvals)),
+        Route("/approvals/{id}", operators_only(approve), methods=["POST"]),
         Route("/members", merged(Members, merging.members)),
         Route("/ring", merged(Circle, merging.circles)),
         Route("/policies", merged(Policies, merging.policies)),

@@ -19,7 +19,10 @@ from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
+from gateway.approvals import Desk, Waiting
+from gateway.approvals.webhook import Call
 from gateway.control import snapshot as snapshots
+from gateway.control.approval_webhook import Webhook
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
 from gateway.control.reload import (
@@ -39,6 +42,7 @@ from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
+from gateway.proxy.approvals import Approvals
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.downstream import DownstreamLimits
 from gateway.proxy.handshakes import ArrivalLimits
@@ -53,6 +57,7 @@ from gateway.proxy.upstream import UpstreamLimits
 from gateway.recorder import Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
+from gateway.telemetry.approvals import ApprovalMetrics
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
@@ -138,6 +143,8 @@ class Gateway:
                 )
             )
         )
+        self.desk = Desk(config.approvals)
+        """What waits for an approval."""
         self.recent = Recent()
         self.live = Live(self._now)
         self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
@@ -179,10 +186,12 @@ class Gateway:
     def _now(self) -> Now:
         plane, ready = self.plane, not self.unready
         if plane is None:
-            return Now(ready, self.status.revision, 0, 0, 0.0, 0)
+            return Now(ready, self.status.revision, 0, 0, 0.0, 0, 0)
         connections = sum(len(each.connections) for each in plane.listeners)
         monitor = plane.monitor
-        return Now(ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level)
+        return Now(
+            ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level, len(self.desk)
+        )
 
     def _clocks(self) -> dict[tuple[str, str], int]:
         counts = self.plane.lifetimes.counts if self.plane is not None else {}
@@ -266,6 +275,12 @@ class Gateway:
                     lambda: once.ledger.size,
                 )
             )
+        webhook = Webhook(config.approvals.webhook, self.desk) if config.approvals.webhook is not None else None
+        plane.stages = (Approvals(plane, self.desk, webhook.tell if webhook is not None else _tell_nobody),)
+        calls = webhook.counts if webhook is not None else dict.fromkeys(Call, 0)
+        self.metrics.registry.register(
+            ApprovalMetrics(self.desk, lambda: {call.value: count for call, count in calls.items()})
+        )
         plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
@@ -301,6 +316,8 @@ class Gateway:
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
+                if webhook is not None:
+                    await webhook.close()
                 await self.shared.close()
                 stop_admin.set()
         finally:
@@ -508,6 +525,10 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _tell_nobody(_: Waiting) -> None:
+    """Where there is no webhook: operators look for themselves."""
 
 
 async def _trace(plane: DataPlane, recorder: Recorder) -> None:

@@ -121,6 +121,7 @@ def recorded(
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
         usage=_usage(exchange),
+        approval="; ".join(each.text for each in exchange.approvals) if exchange.approvals else "",
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
