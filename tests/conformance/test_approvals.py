@@ -177,7 +177,7 @@ def test_only_those_whom_the_rule_names_may_answer_and_never_for_themselves(
 ) -> None:
     response, own = sending("/coders"), sending("/risky", id='"own"')
     id_, own_id = waiting(gateway, "coders")["id"], waiting(gateway, "risky")["id"]
-    for client in (approver(gateway, token=""), approver(gateway, token="wrong-horse-battery-staple")):  # noqa: S106
+    for client in (approver(gateway, token=""), approver(gateway, token="wrong-horse-battery-staple")):
         with client:
             assert client.post(f"/approvals/{id_}", json={"decision": "approve"}).status_code == 401
     told = answer(gateway, id_, "approve")
