@@ -47,6 +47,7 @@ ATTRIBUTES: Final = {
     "attempts": "flight.attempts",
     "failed": "flight.failed",
     "usage": "flight.usage",
+    "approval": "flight.approval",
     "repeated": "flight.repeated",
     "bytes_in": "http.request.body.size",
     "bytes_out": "http.response.body.size",
