@@ -41,7 +41,7 @@ def test_what_waits_is_bounded_and_one_caller_does_not_take_it_all() -> None:
 
 
 def test_an_approval_for_a_conversation_ends_with_its_time_and_with_its_approver() -> None:
-    desk = Desk(ApprovalsSpec(remember_s=100.0))
+    desk = Desk(ApprovalsSpec.model_validate({"remember": "100s"}))
     told: list[Answered] = []
 
     def outcome(ask: Ask, now: float, **what: str) -> Outcome | None:

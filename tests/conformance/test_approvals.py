@@ -17,7 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli import app
 from tests.admin.operators import TOKEN, with_token
 from tests.conformance.test_http1 import answer_each
 from tests.conformance.trust import AGENTS, policy, refusal, rule
@@ -226,6 +228,30 @@ def test_each_rule_that_asks_is_answered(
     assert answer(gateway, second, "approve").status_code == 200
     assert response.result(10).status_code == 200
     assert gateway.handoff(flight_id="both")["approval"].count("approved by") == 2
+
+
+def test_an_operator_answers_on_the_command_line(
+    gateway: RunningGateway, sending: Callable[..., Future[httpx.Response]]
+) -> None:
+    where = ["--admin", f"https://127.0.0.1:{gateway.admin_port}", "--cacert", str(gateway.certs / "ca.pem")]
+    where += ["--token-file", str(gateway.folder / "admin-token")]
+
+    def command(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["approvals", *words, *where])
+        return result.exit_code, result.output
+
+    assert command("list") == (0, "nothing waits for an approval\n")
+    response = sending("/risky", id='"cli"', conversation='"talk"')
+    id_ = waiting(gateway, "risky")["id"]
+    status, told = command("list")
+    assert status == 0
+    for text in (id_, f"{AGENTS}/planner asks executor-1 for code.execute, by test/risky", "packet cli", "costs money"):
+        assert text in told
+    assert command("deny", id_, "--why", "no") == (0, f"{id_}: deny, by token from 127.0.0.1\n")
+    assert response.result(10).json()["detail"].endswith("denied: no")
+    status, told = command("approve", id_)
+    assert status == 1
+    assert "404: nothing of this id waits" in told
 
 
 def test_a_retry_reaches_no_agent_that_somebody_would_have_to_approve(gateway: RunningGateway) -> None:
