@@ -74,7 +74,7 @@ class RuleConsidered(msgspec.Struct, frozen=True, omit_defaults=True):
     policy: str
     rule: str
     effect: str
-    """``allow`` or ``deny``."""
+    """``allow``, ``ask`` or ``deny``."""
     mode: str
     """``enforce`` or ``shadow``."""
     speaks: bool
@@ -117,6 +117,8 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     policy: str = ""
     """Of the rule that decided; so is `rule`."""
     rule: str = ""
+    asks: tuple[str, ...] = ()
+    """The rules of which somebody has to approve it first, as ``policy/rule``."""
     status: int = 0
     """Of the refusal; so are `reason` and `detail`."""
     reason: str = ""
@@ -209,7 +211,8 @@ def _came_to(rule: CompiledRule, outcomes: dict[int, Outcome], *, carried: bool)
 def _outcome(verdict: Verdict) -> dict[str, Any]:
     if isinstance(verdict, Forward):
         granted = verdict.route.grants[verdict.agent.name]
-        return {"agent": verdict.agent.name, "policy": granted.policy, "rule": granted.rule}
+        asks = tuple(ask.name for ask in granted.approvals)
+        return {"agent": verdict.agent.name, "policy": granted.policy, "rule": granted.rule, "asks": asks}
     refusal = verdict.refusal
     return {
         "status": refusal.reason.status,
@@ -276,17 +279,29 @@ def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
     if outcome is Outcome.FALSE:
         return "'when' is false"
     if outcome is Outcome.CARRIED:
-        return "another has signed the packet, and the rule names no signers"
+        return f"another has signed the packet, and the rule names no signers{_so(rule)}"
     if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.UNCREDENTIALED, Outcome.CONTEXTLESS):
-        return f"'require' is not met: {_REQUIRE_IS[outcome]}"
-    if outcome is Outcome.FAILED and not rule.denies:
+        return f"'require' is not met: {_REQUIRE_IS[outcome]}{_so(rule)}"
+    if outcome is Outcome.FAILED and not (rule.denies or rule.ask):
         return f"'when' cannot be evaluated, so it does not allow: {when_is}"
-    what = ("shuts out" if rule.narrow else "denies") if rule.denies else "allows"
+    if rule.denies or outcome is Outcome.FAILED:
+        what = "shuts out" if rule.narrow else "denies"
+    elif rule.ask is not None:
+        what = "allows, once approved," if rule.narrow else "allows once approved"
+    else:
+        what = "allows"
     if rule.narrow:
         what = f"{what} agents with {', '.join(_narrowing(rule))}"
     if outcome is Outcome.FAILED:
         what = f"{what}, as 'when' cannot be evaluated: {when_is}"
     return f"in shadow: {what}" if rule.shadow else what
+
+
+def _so(rule: CompiledRule) -> str:
+    """What comes of an ask that cannot be asked."""
+    if rule.ask is None:
+        return ""
+    return ", so it shuts out the agents that it asks about" if rule.narrow else ", so it denies"
 
 
 def _narrowing(rule: CompiledRule) -> Iterator[str]:
@@ -308,7 +323,7 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
     state = f"{agent.state.value}, trust {agent.trust}"
     if not isinstance(ruling, Allow):
         return AgentConsidered(agent.name, False, f"capable, {state}; but the packet is refused")
-    excluding = next((rule for rule in ruling.exclusions if rule.covers(agent, ruling.principal)), None)
+    excluding = next((rule for rule in ruling.exclusions if rule.means(agent, ruling.principal)), None)
     if excluding is not None:
         return AgentConsidered(agent.name, False, f"shut out by {excluding.policy}/{excluding.name}")
     admitting = ruling.admits(agent)
@@ -316,15 +331,21 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
         return AgentConsidered(agent.name, False, "; ".join(dict.fromkeys(_not_admitted(agent, ruling))))
     first = admitting[0]
     ready = agent.state is AgentState.READY
-    why = f"{'eligible' if ready else 'not ready'}, {state}"
+    asked = ", once it is approved" if any(rule.ask for rule in admitting) else ""
+    why = f"{'eligible' if ready else 'not ready'}, {state}{asked}"
     return AgentConsidered(agent.name, ready, why, first.policy, first.name)
 
 
 def _not_admitted(agent: Agent, allow: Allow) -> Iterator[str]:
     for rules in allow.allowing:
-        if not any(rule.covers(agent, allow.principal) for rule in rules):
-            for rule in rules:
+        unclear = [rule for rule in rules if rule.ask and _unclear(rule, agent, allow.principal)]
+        if unclear or not any(rule.covers(agent, allow.principal) for rule in rules):
+            for rule in unclear or rules:
                 yield f"{rule.policy}/{rule.name}: {_falls_short(agent, rule, allow.principal)}"
+
+
+def _unclear(rule: CompiledRule, agent: Agent, principal: Principal) -> bool:
+    return rule.means(agent, principal) and not rule.covers(agent, principal)
 
 
 def _falls_short(agent: Agent, rule: CompiledRule, principal: Principal) -> str:

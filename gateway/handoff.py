@@ -75,6 +75,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     """What was spent, as the agent says, or as it was read from its answer where a budget was reserved."""
     reserved: str = ""
     """What was taken for it out of the caller's budget before the agent was asked."""
+    approval: str = ""
+    """What came of the approvals that rules asked for: by whom, after how long, and under which id."""
     repeated: bool = False
     """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0

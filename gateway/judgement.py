@@ -51,6 +51,8 @@ class Shadow(msgspec.Struct, frozen=True):
     """Of the refusal there would be."""
     agents: tuple[str, ...] = ()
     """Names of the agents that the packet could go to."""
+    asks: tuple[str, ...] = ()
+    """The rules that would ask first, as ``policy/rule``, where those in force would not."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -245,7 +247,7 @@ def _settle(
         return enforced
     ruling = rule_on(principal, candidates, outcomes, shadow=True, carried=carried)
     supposed = _conclude(ruling, principal, capabilities, snapshot)
-    if _destinations(enforced) == _destinations(supposed):
+    if _destinations(enforced) == _destinations(supposed) and _asks(enforced) == _asks(supposed):
         return enforced
     route = supposed.route
     shadow = Shadow(
@@ -253,6 +255,7 @@ def _settle(
         rules=_shadow_rules(candidates, outcomes),
         reason=route.reason.slug if isinstance(route, Refusal) else "",
         agents=_destinations(supposed),
+        asks=tuple(name for name in _asks(supposed) if name not in _asks(enforced)),
     )
     return msgspec.structs.replace(enforced, shadow=shadow)
 
@@ -263,11 +266,17 @@ def _destinations(judgement: Judgement) -> tuple[str, ...]:
     return () if isinstance(route, Refusal) else tuple(agent.name for agent in route.ring.agents)
 
 
+def _asks(judgement: Judgement) -> tuple[str, ...]:
+    """The rules that ask before a packet may go to any of its destinations."""
+    asks = (ask.name for name in _destinations(judgement) for ask in judgement.grants[name].approvals)
+    return tuple(dict.fromkeys(asks))
+
+
 def _shadow_rules(candidates: Candidates, outcomes: bytes) -> tuple[str, ...]:
     off = {
         rule.number
         for rule, outcome in zip(candidates.conditional, outcomes, strict=True)
-        if outcome != Outcome.HOLDS and not (rule.denies and outcome == Outcome.FAILED)
+        if outcome == Outcome.FALSE or (outcome != Outcome.HOLDS and not (rule.denies or rule.ask))
     }
     rules = dict.fromkeys(rule for _, each in candidates.by_capability for rule in each)
     return tuple(f"{rule.policy}/{rule.name}" for rule in rules if rule.shadow and rule.number not in off)
@@ -309,11 +318,14 @@ _WHICH = {
 }
 
 
+_EFFECT = {True: "a deny", False: "an ask"}
+
+
 def _refusal(deny: Deny, principal: Principal) -> Refusal:
     """How a sender is told of `deny`: the rule's name, and nothing else of what it says."""
     rule = deny.rule
     if rule is not None:
-        why = "; its condition could not be evaluated, and such a deny denies" if deny.short else ""
+        why = f"; its condition could not be evaluated, and such {_EFFECT[rule.denies]} denies" if deny.short else ""
         detail = f"a rule denies {deny.capability} to {principal.id}{why}"
         return Refusal(Reason.DENIED_BY_POLICY, detail, rule.policy, rule.name)
     failed = [short for short, outcome in deny.short if outcome is Outcome.FAILED]

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.admin import page
 from gateway.admin.access import Access
+from gateway.admin.approvals import approval_routes
 from gateway.admin.contexts import context_routes
 from gateway.admin.conversations import conversation_routes
 from gateway.admin.debug import debug_routes
@@ -109,6 +110,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             *conversation_routes(gateway),
             *context_routes(gateway),
             *member_routes(gateway),
+            *approval_routes(gateway),
             *policy_routes(gateway),
             *operation_routes(gateway),
             *debug_routes(gateway),

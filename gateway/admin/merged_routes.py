@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from gateway.admin import merging
 from gateway.admin.access import caller_of
+from gateway.admin.approvals import Approvals, read_said
 from gateway.admin.contexts import PATH as CONTEXTS
 from gateway.admin.contexts import ErasedContexts
 from gateway.admin.contexts import merged as merged_erasures
@@ -113,6 +114,22 @@ def merged_routes(workers: Workers) -> list[Route]:
         done = [each.answer.content for each in replies if each.answer is not None]
         return json(merged_erasures([msgspec.json.decode(each, type=ErasedContexts) for each in done]))
 
+    async def approve(request: Request) -> Response:
+        said = await read_said(request)
+        if isinstance(said, Response):
+            return said
+        caller = caller_of(request.scope)
+        body = msgspec.json.encode(said)
+        replies = await workers.ask(_path(request), "POST", order_headers(caller.operator), content=body)
+        # It waits in one of them: the others know nothing of it.
+        answers = [each.answer for each in replies if each.answer is not None]
+        known = [each for each in answers if each.status_code != 404]
+        if not known and len(answers) < len(replies):
+            return _no_answer("not all workers answer, and it does not wait in the others")
+        found = _passed_on(min(known or answers, key=_status))
+        told(caller, f"{said.decision.value} {request.path_params['id']}", f"{found.status_code} {_body(found)}")
+        return found
+
     async def profile(request: Request) -> Response:
         try:
             seconds, hz, form = asked_for(request)
@@ -135,6 +152,8 @@ def merged_routes(workers: Workers) -> list[Route]:
         Route("/conversations/{id:path}", forest),
         Route(CONTEXTS, operators_only(erase_contexts), methods=["DELETE"]),
         Route("/tasks/{id:path}", forest),
+        Route("/approvals", merged(Approvals, merging.approvals)),
+        Route("/approvals/{id}", operators_only(approve), methods=["POST"]),
         Route("/members", merged(Members, merging.members)),
         Route("/ring", merged(Circle, merging.circles)),
         Route("/policies", merged(Policies, merging.policies)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gateway.cli.approvals import app as approvals
 from gateway.cli.certs import app as certs
 from gateway.cli.check import check
 from gateway.cli.contexts import app as contexts
@@ -26,6 +27,7 @@ app.command()(status)
 app.command()(top)
 app.command(context_settings=RAW)(health)
 app.command()(demo)
+app.add_typer(approvals, name="approvals")
 app.add_typer(certs, name="certs")
 app.add_typer(contexts, name="contexts")
 app.add_typer(packet, name="packet")

@@ -60,7 +60,20 @@ def asked(client: httpx.Client, path: str) -> Any:
         httpx.HTTPError: it does not answer, or refuses; the message says why.
 
     """
-    answer = client.get(path)
+    return _read(client.get(path))
+
+
+def answered(client: httpx.Client, path: str, body: bytes) -> Any:
+    """What the admin port answers when `body`, which is JSON, is posted to `path`, read as JSON.
+
+    Raises:
+        httpx.HTTPError: it does not answer, or refuses; the message says why.
+
+    """
+    return _read(client.post(path, content=body, headers={"content-type": "application/json"}))
+
+
+def _read(answer: httpx.Response) -> Any:
     if not answer.is_success:
         raise httpx.HTTPError(f"{answer.status_code}: {_why(answer)}")
     return answer.json()

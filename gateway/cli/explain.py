@@ -111,7 +111,8 @@ def _print(told: Explanation) -> None:
         by = f" (by {agent.policy}/{agent.rule})" if agent.policy else ""
         typer.echo(f"  {agent.name}: {agent.why}{by}")
     if told.allow:
-        typer.echo(f"\nallow: policy {told.policy}, rule {told.rule}, agent {told.agent}")
+        what = "ask" if told.asks else "allow"
+        typer.echo(f"\n{what}: policy {told.policy}, rule {told.rule}, agent {told.agent}")
     else:
         by = f" (policy {told.policy}, rule {told.rule})" if told.policy else ""
         typer.echo(f"\nrefuse {told.status} {told.reason}{by}: {told.detail}")
@@ -130,5 +131,7 @@ def _inputs(rule: RuleConsidered) -> str:
 
 
 def _supposed(shadow: Shadow) -> str:
-    what = f"allow, to {' or '.join(shadow.agents)}" if shadow.allow else f"refuse ({shadow.reason})"
+    what = f"{'ask' if shadow.asks else 'allow'}, to {' or '.join(shadow.agents)}"
+    if not shadow.allow:
+        what = f"refuse ({shadow.reason})"
     return f"with shadow policies enforced: {what}, by {', '.join(shadow.rules)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.admin.access import is_loopback, read_token
+from gateway.approvals import ApprovalsSpec, WebhookSpec
+from gateway.approvals.webhook import read_secret
 from gateway.authority import AuthoritySpec
 from gateway.budgets import BudgetSpec
 from gateway.contexts import ContextSpec, KeyFileError, load_keys
@@ -273,6 +276,8 @@ class GatewaySpec(Spec):
     """The audit trail; without one, nothing is recorded."""
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
+    approvals: ApprovalsSpec = ApprovalsSpec()
+    """How many packets may wait until somebody approves them, and who is told."""
     overload: OverloadSpec = OverloadSpec()
     """How much is taken on, and what happens beyond it."""
 
@@ -347,6 +352,10 @@ def load_config(path: Path) -> GatewaySpec:
     for collector in (telemetry.logs, telemetry.tracing):
         if collector is not None:
             authorities(collector)  # while there is somebody to tell
+    if spec.approvals.webhook is not None:
+        changes["approvals"] = spec.approvals.model_copy(
+            update={"webhook": _checked_webhook(spec.approvals.webhook, base, document)}
+        )
     if spec.recorder is not None:
         changes["recorder"] = _checked_recorder(spec.recorder, base, document)
     if spec.contexts is not None:
@@ -387,6 +396,24 @@ def _checked_recorder(spec: RecorderSpec, base: Path, document: Document) -> Rec
         except (OSError, ValueError) as error:
             message = f"spec.recorder.key: {base / spec.key} cannot be used: {error}"
             raise DocumentError([document.problem(("spec", "recorder", "key"), message)]) from None
+    return spec.model_copy(update=changes)
+
+
+def _checked_webhook(spec: WebhookSpec, base: Path, document: Document) -> WebhookSpec:
+    changes: dict[str, object] = {"secret_file": base / spec.secret_file}
+    where = ("spec", "approvals", "webhook")
+    try:
+        read_secret((base / spec.secret_file).read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        message = f"spec.approvals.webhook.secretFile: {base / spec.secret_file} cannot be used: {error}"
+        raise DocumentError([document.problem((*where, "secretFile"), message)]) from None
+    if spec.ca_file is not None:
+        changes["ca_file"] = base / spec.ca_file
+        try:
+            ssl.create_default_context(cafile=base / spec.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            message = f"spec.approvals.webhook.caFile: {base / spec.ca_file} cannot be used: {error}"
+            raise DocumentError([document.problem((*where, "caFile"), message)]) from None
     return spec.model_copy(update=changes)
 
 

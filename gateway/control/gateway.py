@@ -19,8 +19,11 @@ from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
+from gateway.approvals import Desk, Waiting
+from gateway.approvals.webhook import Call
 from gateway.contexts import Contexts
 from gateway.control import snapshot as snapshots
+from gateway.control.approval_webhook import Webhook
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
 from gateway.control.reload import (
@@ -40,6 +43,7 @@ from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
+from gateway.proxy.approvals import Approvals
 from gateway.proxy.budgets import Budgets
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.context_stage import ContextStage
@@ -57,6 +61,7 @@ from gateway.proxy.upstream import UpstreamLimits
 from gateway.recorder import Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
+from gateway.telemetry.approvals import ApprovalMetrics
 from gateway.telemetry.budgets import BudgetMetrics
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
@@ -149,6 +154,8 @@ class Gateway:
                 )
             )
         )
+        self.desk = Desk(config.approvals)
+        """What waits for an approval."""
         self.recent = Recent()
         self.live = Live(self._now)
         self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
@@ -190,10 +197,12 @@ class Gateway:
     def _now(self) -> Now:
         plane, ready = self.plane, not self.unready
         if plane is None:
-            return Now(ready, self.status.revision, 0, 0, 0.0, 0)
+            return Now(ready, self.status.revision, 0, 0, 0.0, 0, 0)
         connections = sum(len(each.connections) for each in plane.listeners)
         monitor = plane.monitor
-        return Now(ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level)
+        return Now(
+            ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level, len(self.desk)
+        )
 
     def _clocks(self) -> dict[tuple[str, str], int]:
         counts = self.plane.lifetimes.counts if self.plane is not None else {}
@@ -281,7 +290,14 @@ class Gateway:
         plane.contexts = ContextStage(loop, self.shared.contexts, telemetry.defect)
         if self.shared.contexts is not None:
             plane.context_requests = self._context_requests(loop, self.shared.contexts, telemetry.defect)
-        plane.stages = (plane.contexts, budgets)
+        webhook = Webhook(config.approvals.webhook, self.desk) if config.approvals.webhook is not None else None
+        approvals = Approvals(plane, self.desk, webhook.tell if webhook is not None else _tell_nobody)
+        # What is waited for comes first: it may be that another agent is chosen meanwhile.
+        plane.stages = (approvals, plane.contexts, budgets)
+        calls = webhook.counts if webhook is not None else dict.fromkeys(Call, 0)
+        self.metrics.registry.register(
+            ApprovalMetrics(self.desk, lambda: {call.value: count for call, count in calls.items()})
+        )
         self.metrics.registry.register(BudgetMetrics(budgets.counts, self.shared.budgets))
         plane.revoke(self._tls.revoked)
         plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
@@ -321,6 +337,8 @@ class Gateway:
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
+                if webhook is not None:
+                    await webhook.close()
                 await self.shared.close()
                 stop_admin.set()
         finally:
@@ -550,6 +568,10 @@ class Gateway:
 
 def _by_event(contexts: Contexts) -> dict[tuple[str], int]:
     return {(event.value,): count for event, count in contexts.counts.items()}
+
+
+def _tell_nobody(_: Waiting) -> None:
+    """Where there is no webhook: operators look for themselves."""
 
 
 async def _trace(plane: DataPlane, recorder: Recorder) -> None:

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.identity import Principal
+from gateway.identity import Principal, PrincipalPattern
 from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy.facts import ON_AGENTS, AgentFacts, Evidence
-from gateway.policy.model import ContextDelivery, Effect, Grant, Mode, Per, Require, Rule, TrustPolicy
+from gateway.policy.model import (
+    TOKEN,
+    WEBHOOK,
+    Approval,
+    ContextDelivery,
+    Effect,
+    Grant,
+    Mode,
+    Per,
+    Require,
+    Rule,
+    TrustPolicy,
+)
 from gateway.policy.patterns import CapabilityPattern
 from gateway.policy.rate import Rate
 from gateway.routing.agent import Agent
@@ -59,6 +71,30 @@ class Limit(msgspec.Struct, frozen=True):
     per: Per
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """That somebody is to approve a packet first; who is asked, and waiting, is done elsewhere."""
+
+    policy: str
+    rule: str
+    timeout_s: float
+    reason: str = ""
+    """What the approver is told."""
+    approvers: tuple[PrincipalPattern | str, ...] = ()
+    """As `Approval.approvers` has them; none are all."""
+
+    @property
+    def name(self) -> str:
+        """The rule's."""
+        return f"{self.policy}/{self.rule}"
+
+    def takes(self, operator: str) -> bool:
+        """Whether the operator of that name may answer: a SPIFFE id, ``webhook``, or who has shown the token."""
+        if not self.approvers:
+            return True
+        known = operator if operator.startswith("spiffe://") or operator == WEBHOOK else TOKEN
+        return any(each == known if isinstance(each, str) else each.matches(known) for each in self.approvers)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
     """A rule with what it needs of its policy, ready to be asked."""
@@ -78,6 +114,8 @@ class CompiledRule:
     min_trust: float
     labels: frozenset[tuple[str, str]]
     limit: Limit | None
+    ask: Ask | None
+    """That it allows only what somebody has approved."""
 
     @property
     def carries(self) -> bool:
@@ -104,13 +142,16 @@ class CompiledRule:
         return condition is not None and any(name.startswith("principal.") for name in condition.variables)
 
     def covers(self, agent: Agent, principal: Principal) -> bool:
-        """Whether the rule means `agent`.  An ``agentWhen`` that fails denies, and does not allow."""
+        """Whether the rule, which allows or asks, certainly means `agent`: an ``agentWhen`` that fails does not."""
         if agent.trust < self.min_trust or not self.labels.issubset(agent.labels):
             return False
-        if self.spec.agent_when is None:
-            return True
-        holds = self.agent_condition(agent, principal)
-        return holds is True or (holds is not False and self.denies)
+        return self.spec.agent_when is None or self.agent_condition(agent, principal) is True
+
+    def means(self, agent: Agent, principal: Principal) -> bool:
+        """Whether the rule may mean `agent`, as an ``agentWhen`` that fails does: so it denies."""
+        if agent.trust < self.min_trust or not self.labels.issubset(agent.labels):
+            return False
+        return self.spec.agent_when is None or self.agent_condition(agent, principal) is not False
 
     def agent_condition(self, agent: Agent, principal: Principal) -> bool | str:
         """What ``agentWhen`` says of `agent`; text says why that cannot be told."""
@@ -124,6 +165,13 @@ def compile_rules(policies: tuple[TrustPolicy, ...]) -> tuple[CompiledRule, ...]
     """The rules of `policies`, in their order."""
     rules = [(policy, rule) for policy in policies for rule in policy.spec.rules]
     return tuple(_compile(number, policy, rule) for number, (policy, rule) in enumerate(rules))
+
+
+def _ask(policy: str, rule: Rule) -> Ask | None:
+    if rule.effect is not Effect.ASK:
+        return None
+    approval = rule.approval or Approval()
+    return Ask(policy, rule.name, approval.timeout_s, approval.reason, approval.approvers or ())
 
 
 def _compile(number: int, policy: TrustPolicy, rule: Rule) -> CompiledRule:
@@ -141,6 +189,7 @@ def _compile(number: int, policy: TrustPolicy, rule: Rule) -> CompiledRule:
         min_trust=rule.to.min_trust if rule.to else 0.0,
         labels=frozenset(rule.to.labels.items() if rule.to else ()),
         limit=Limit(name, rule.name, rule.limits.rate, rule.limits.per) if rule.limits else None,
+        ask=_ask(name, rule),
     )
 
 

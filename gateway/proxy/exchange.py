@@ -12,6 +12,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from gateway.approvals import Answered
 from gateway.authority import Terms
 from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge, uuid7
 from gateway.handoff import Outcome
@@ -20,6 +21,7 @@ from gateway.membership.health import FAILURE_STATUSES
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
+from gateway.policy import Ask
 from gateway.proxy.absent import AbsentCaller
 from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
@@ -30,7 +32,7 @@ from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
 from gateway.recording import Decided
 from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
-from gateway.routing import Agent
+from gateway.routing import Agent, AgentState
 
 if TYPE_CHECKING:
     import asyncio
@@ -92,6 +94,7 @@ class Exchange:
         "_watch",
         "agent",
         "answered_at",
+        "approvals",
         "asked_at",
         "attempts",
         "bytes_in",
@@ -122,6 +125,7 @@ class Exchange:
         "trailers",
         "tunnel",
         "waited_s",
+        "waiting",
     )
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
@@ -165,6 +169,10 @@ class Exchange:
         """It waits for a connection."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
+        self.approvals: tuple[Answered, ...] = ()
+        """What came of those that rules asked for."""
+        self.waiting = False
+        """For somebody who is to approve it: its clocks stand still."""
         self._stage = 0
         """How many stages it has entered."""
         self._placing = False
@@ -405,6 +413,51 @@ class Exchange:
         assert forward is not None
         return self.route.grants[agent.name].staged or forward.held is not None or bool(forward.packet.context)
 
+    def approved(self, ask: Ask) -> bool:
+        """Whether somebody has approved it."""
+        return any(each.given and each.rule == ask.name for each in self.approvals)
+
+    def come_back(self, answer: Callable[[Refusal | None], None]) -> None:
+        """It has waited: see whether it still may go on, and its agent is still there, or which other one is."""
+        plane, forward, agent = self.plane, self.forward, self.agent
+        assert forward is not None
+        assert agent is not None
+        if plane.snapshot is self.snapshot:
+            answer(None)
+            return
+        route = self._route_now()
+        if isinstance(route, Refusal):
+            answer(route)
+            return
+        self.route, self.snapshot = route, plane.snapshot
+        name = agent.name
+        state = route.members[name].state if name in route.grants else AgentState.RETIRED
+        if state is AgentState.READY or (state is AgentState.DRAINING and self._lease):
+            self.agent = route.members[name]
+            answer(None)
+            return
+        self._placing = True
+
+        def placed(agent: Agent | None) -> None:
+            self._placing = False
+            if self.finished:
+                self._let_go()
+            elif agent is None:
+                answer(self._unreachable)
+            else:
+                self.agent = agent
+                answer(None)
+
+        plane.placement.another(route, forward.packet, self._lease, (name,), plane.clock(), placed)
+
+    def _unapproved(self, route: Route) -> list[str]:
+        """Agents of `route` that somebody would have to approve first."""
+        return [
+            name
+            for name, granted in route.grants.items()
+            if granted.approvals and not all(self.approved(ask) for ask in granted.approvals)
+        ]
+
     def _begun(self, found: StoredAnswer | Refusal | None) -> None:
         """The ledger has said whether the packet begins, or how it ended the first time."""
         if isinstance(found, Refusal):
@@ -612,6 +665,8 @@ class Exchange:
 
             return told
 
+        # Another agent may be one that policy asks about.
+        passed_over = [*passed_over, *self._unapproved(route)]
         plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
 
     @property
@@ -750,6 +805,9 @@ class Exchange:
     def tick(self, now: float) -> None:
         """Look at the clocks: what does not move ends; `now` is the loop's time, about once a second."""
         if self.finished:
+            return
+        if self.waiting:
+            self._watch = None
             return
         watch = self._watch
         if watch is None:

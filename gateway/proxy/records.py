@@ -124,6 +124,7 @@ def recorded(
         failed=_failed(exchange) if exchange.failures else (),
         usage=_usage(exchange),
         reserved=written(exchange.meter.reserved) if exchange.meter is not None else "",
+        approval="; ".join(each.text for each in exchange.approvals) if exchange.approvals else "",
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
@@ -192,7 +193,8 @@ def _usage(exchange: Exchange) -> str:
 
 def _told(shadow: Shadow) -> str:
     """What enforcing the shadow policies would do, in short: it is a label of a metric, too."""
-    return f"{'allow' if shadow.allow else 'refuse'}: {', '.join(shadow.rules)}"
+    what = "refuse" if not shadow.allow else "ask" if shadow.asks else "allow"
+    return f"{what}: {', '.join(shadow.rules)}"
 
 
 def _logged(text: bytes) -> str:

@@ -48,6 +48,7 @@ ATTRIBUTES: Final = {
     "failed": "flight.failed",
     "usage": "flight.usage",
     "reserved": "flight.reserved",
+    "approval": "flight.approval",
     "repeated": "flight.repeated",
     "bytes_in": "http.request.body.size",
     "bytes_out": "http.response.body.size",
