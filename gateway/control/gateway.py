@@ -267,7 +267,7 @@ class Gateway:
                 )
             )
         plane.revoke(self._tls.revoked)
-        plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
+        plane.local = LocalRequests(loop, (self.membership.registrations,), telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         self.metrics.tasks = lambda: len(asyncio.all_tasks(loop))
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]

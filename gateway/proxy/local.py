@@ -6,7 +6,7 @@ They come on the same connections as packets and take the place of an `Exchange`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.decision import Snapshot
@@ -43,28 +43,35 @@ class LocalHandler(Protocol):
 
     @property
     def prefix(self) -> str:
-        """What the paths begin with that it answers for."""
+        """The paths that it answers for: all that begin with it where it ends in ``/``, else itself alone."""
 
     async def handle(self, principal: Principal, method: str, path: str, body: bytes, peer: str) -> Answer | Refusal:
         """Answer one request of `principal`, who connects from the IP address `peer`; `path` has the query, too."""
 
 
 class LocalRequests:
-    """Has requests answered by a handler; owns the tasks that do it."""
+    """Has requests answered by handlers, each for paths of its own; owns the tasks that do it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, handler: LocalHandler, on_defect: Callable[[], None]) -> None:
-        self._handler = handler
-        self._prefix = handler.prefix.encode("ascii")
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handlers: Iterable[LocalHandler], on_defect: Callable[[], None]
+    ) -> None:
+        self._handlers = tuple((handler.prefix.encode("ascii"), handler) for handler in handlers)
         self._questions = Questions(loop, on_defect)
 
     def concerns(self, head: RequestHead) -> bool:
         """Whether a request is for the gateway itself, and no packet."""
-        if not head.path.startswith(self._prefix) or head.opens_tunnel:
+        if head.opens_tunnel or self._handler(head.path) is None:
             return False
         if field_value(head.fields, names.CAPABILITY) is not None:
             return False
         host = head.authority.rpartition(b":")[0] or head.authority
         return not host.lower().endswith(CAPABILITY_DOMAIN)  # a host that names a capability makes it a packet
+
+    def _handler(self, path: bytes) -> LocalHandler | None:
+        for prefix, handler in self._handlers:
+            if path.startswith(prefix) and (prefix[-1:] == b"/" or path[len(prefix) :][:1] in (b"", b"?")):
+                return handler
+        return None
 
     def ask(
         self,
@@ -74,13 +81,14 @@ class LocalRequests:
         peer: str,
         answered: Callable[[Answer | Refusal], None],
     ) -> None:
-        """Have the handler asked; `answered` is called once, later, or now when there is too much to do."""
+        """Have its handler asked; `answered` is called once, later, or now when there is too much to do."""
         if len(self._questions) >= MAX_UNDER_WAY:
             answered(_TOO_MANY)
             return
+        handler = self._handler(head.path)
+        assert handler is not None
         method, path = head.method.decode("latin-1"), head.path.decode("latin-1")
-
-        question = self._handler.handle(principal, method, path, body, peer)
+        question = handler.handle(principal, method, path, body, peer)
         self._questions.ask(question, answered, _FAILED, "a request to the gateway itself failed")
 
     async def close(self) -> None:
