@@ -19,6 +19,9 @@ from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
+from gateway.brokering.broker import Broker
+from gateway.brokering.secrets import read_secrets
+from gateway.brokering.servers import AuthorizationServers
 from gateway.control import snapshot as snapshots
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
@@ -32,11 +35,13 @@ from gateway.control.reload import (
     beside_the_loop,
     told,
     watch,
+    with_secrets,
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
+from gateway.documents import DocumentError
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
 from gateway.proxy.clocks import Clocks
@@ -79,7 +84,7 @@ class Gateway:
         """Read and check everything; `inherited` makes it one worker of several.
 
         Raises:
-            DocumentError: policies or members are not valid.
+            DocumentError: policies or members are not valid, or a secret cannot be used.
             TlsError: certificates cannot be used.
 
         """
@@ -89,6 +94,10 @@ class Gateway:
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
+        self.broker = Broker(AuthorizationServers(time.monotonic), time.monotonic)
+        self.broker.secrets, unusable = read_secrets(loaded.secret_files)
+        if unusable:
+            raise DocumentError(unusable)
         self.shared = shared(config)
         self.membership = Membership(
             config,
@@ -255,6 +264,7 @@ class Gateway:
             max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
             overload=config.overload,
+            broker=self.broker,
         )
         plane.snapshot = self._snapshot
         if config.ledger.capabilities:
@@ -285,7 +295,7 @@ class Gateway:
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in (*lasting, self.live.run())]
-                tasks.create_task(watch(config, self.reload, self._stop))
+                tasks.create_task(watch(config, self.reload, self._stop, lambda: self._loaded.secret_files))
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
@@ -438,7 +448,8 @@ class Gateway:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
         guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
-        return attempt(self.config, self._snapshot, guard, self._everyone)
+        found = attempt(self.config, self._snapshot, guard, self._everyone)
+        return with_secrets(found, self._loaded, self.broker.secrets)
 
     def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
         return self.membership.observed(self.membership.composed(listed))
@@ -491,6 +502,8 @@ class Gateway:
         if found.tls is not None:
             self._put_in_use(found.tls)
             status.certificates_since = now
+        if found.secrets is not None:
+            self.broker.secrets = found.secrets
         if found.loaded is not None:
             self._loaded = found.loaded
             self._put_in_force(found.loaded.snapshot)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from gateway.identity import IdentityError, principal_from_certificate
+from gateway.identity import IdentityError, SpiffeId, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.overload import FairQueue
 from gateway.proxy.codec import (
@@ -126,6 +126,8 @@ class UpstreamConnection(Connection):
         """It takes no new streams."""
         self.valid_until = math.inf
         """Seconds since the epoch: when the agent's certificate ends."""
+        self.identity: SpiffeId | None = None
+        """Whom the agent's certificate has shown, where that was to be somebody; else nobody knows who it is."""
         self.marks: frozenset[bytes] = frozenset()
         """By which a revocation list names the agent's certificate and those that vouch for it."""
         self.old_at = self.idle_since + pool.lifetimes.age_s(pool.limits.max_age_s)
@@ -169,6 +171,7 @@ class UpstreamConnection(Connection):
                 raise IdentityError(f"it shows {shown.id}, not {expected}")
         except IdentityError as error:
             raise TlsFailure("wrong-identity", str(error)) from None
+        self.identity = expected
         if shown.not_after is not None:
             self.valid_until = shown.not_after.timestamp()
         revoked = self.pool.revoked()
