@@ -58,6 +58,7 @@ from gateway.proxy.upstream import UpstreamLimits
 from gateway.recorder import Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
+from gateway.telemetry.brokering import brokering_readings
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
@@ -94,7 +95,8 @@ class Gateway:
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
-        self.broker = Broker(AuthorizationServers(time.monotonic), time.monotonic)
+        self.servers = AuthorizationServers(time.monotonic)
+        self.broker = Broker(self.servers, time.monotonic)
         self.broker.secrets, unusable = read_secrets(loaded.secret_files)
         if unusable:
             raise DocumentError(unusable)
@@ -147,6 +149,7 @@ class Gateway:
                 )
             )
         )
+        self.metrics.registry.register(Counters(brokering_readings(self.broker, self.servers)))
         self.recent = Recent()
         self.live = Live(self._now)
         self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
@@ -311,6 +314,7 @@ class Gateway:
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
+                await self.servers.close()
                 await self.shared.close()
                 stop_admin.set()
         finally:

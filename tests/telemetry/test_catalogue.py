@@ -31,10 +31,13 @@ OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 ELSEWHERE = {"phoenixflight_workers_up", "phoenixflight_worker_restarts_total"}
 """What a gateway of one worker does not export."""
 RARE = {
+    "phoenixflight_brokered_secrets_total",
     "phoenixflight_connection_clocks_total",
     "phoenixflight_lines_suppressed_total",
     "phoenixflight_migrations_total",
     "phoenixflight_shed_total",
+    "phoenixflight_token_exchanges_total",
+    "phoenixflight_token_fetches_total",
     "phoenixflight_watch_age_seconds",
 }
 """What takes long, or a Kubernetes, to have samples."""
