@@ -66,7 +66,6 @@ class Exchange:
     """A request, its decision, and its relay."""
 
     __slots__ = (
-        "_brokered",
         "_deadline",
         "_injected",
         "_lease",
@@ -87,6 +86,7 @@ class Exchange:
         "answered_at",
         "asked_at",
         "attempts",
+        "brokered",
         "bytes_in",
         "bytes_out",
         "decided",
@@ -148,7 +148,7 @@ class Exchange:
         """The agent whose load counts this packet."""
         self._queued = False
         """It waits for a connection."""
-        self._brokered: Brokered | None = None
+        self.brokered: Brokered | None = None
         """What becomes of its header at the agent, where a document speaks of it."""
         self._injected: Fields = []
         """What the agent is given with it."""
@@ -401,7 +401,7 @@ class Exchange:
         plane, forward = self.plane, self.forward
         assert forward is not None
         brokering = plane.snapshot.brokering
-        brokered = self._brokered = brokering.of(forward.packet.capabilities, agent) if brokering else None
+        brokered = self.brokered = brokering.of(forward.packet.capabilities, agent) if brokering else None
         if brokered is None or not brokered.injections:
             self._injected = []
             self._send_to(agent)
@@ -465,7 +465,7 @@ class Exchange:
         self._unqueue()
         head = self.head
         fields = forward.fields
-        brokered = self._brokered
+        brokered = self.brokered
         if brokered is not None:
             assert self.agent is not None
             broker = self.plane.injections.broker

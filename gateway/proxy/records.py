@@ -120,6 +120,7 @@ def recorded(
         status=exchange.status,
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
+        brokered=_brokered(exchange) if exchange.brokered is not None else "",
         usage=_usage(exchange),
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
@@ -150,6 +151,14 @@ def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
         )
         for each in exchange.failures
     )
+
+
+def _brokered(exchange: Exchange) -> str:
+    """The documents whose secrets went to the last agent that the request was sent to."""
+    brokered = exchange.brokered
+    if brokered is None or not exchange.sent_at:
+        return ""
+    return ", ".join(injection.document for injection in brokered.injections)
 
 
 def _usage(exchange: Exchange) -> str:

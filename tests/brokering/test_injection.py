@@ -240,13 +240,16 @@ def test_no_secret_is_told_anywhere(mesh: Mesh) -> None:
     gateway = mesh.gateway
     assert mesh.ask("keys.read").status_code == 200
     assert mesh.ask("oauth.call").status_code == 200
-    query = "explain?from=spiffe://mesh.local/ns/agents/sa/planner&capability=keys.read"
+    mesh.ask("keys.plain")
+    query = "explain?from=spiffe://mesh.local/ns/agents/sa/planner&header=flight-capability:keys.read"
     told = {
         path: gateway.admin(path).text
         for path in ("/status", "/metrics", "/policies", "/snapshot", "/debug/config", f"/{query}", "/conversations")
     }
     told["answer"] = mesh.ask("keys.read").text
-    gateway.handoff(capability="oauth.call")
+    gateway.handoff(capability="oauth.call", brokered="tokens")
+    assert "brokered" not in gateway.handoff(capability="keys.plain", reason="upstream-unidentified")
+    assert "it is given the secret of keys" in told[f"/{query}"]
     gateway.stop()
     files = [path for path in gateway.folder.rglob("*") if path.is_file()]
     told |= {
