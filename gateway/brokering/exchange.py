@@ -27,6 +27,7 @@ from gateway.brokering.secrets import Secrets
 from gateway.brokering.servers import AuthorizationServers
 from gateway.brokering.tokens import NEGATIVE_S, Clock, Fetch, NoToken, Token, TokenCache
 from gateway.identity import Principal
+from gateway.messages import RequestHead
 from gateway.policy.exchange import Exchange, Exchanges, Shortfall
 from gateway.refusal import Reason, Refusal, answer
 
@@ -111,9 +112,9 @@ class TokenExchanges:
         self._mint_id = mint_id
         self._tokens = TokenCache(clock)
 
-    async def handle(self, principal: Principal, method: str, path: str, body: bytes, peer: str) -> Answer | Refusal:
+    async def handle(self, head: RequestHead, principal: Principal, body: bytes, peer: str) -> Answer | Refusal:
         """Answer one request of `principal`, with the form in `body`."""
-        if method != "POST":
+        if head.method != b"POST":
             return _not_allowed()
         asked = read(body) if principal.certificate else _UNPROVEN
         found = asked if isinstance(asked, Failure) else await self._exchange(principal, asked)

@@ -45,8 +45,8 @@ class LocalHandler(Protocol):
     def prefix(self) -> str:
         """The paths that it answers for: all that begin with it where it ends in ``/``, else itself alone."""
 
-    async def handle(self, principal: Principal, method: str, path: str, body: bytes, peer: str) -> Answer | Refusal:
-        """Answer one request of `principal`, who connects from the IP address `peer`; `path` has the query, too."""
+    async def handle(self, head: RequestHead, principal: Principal, body: bytes, peer: str) -> Answer | Refusal:
+        """Answer one request of `principal`, who connects from the IP address `peer`."""
 
 
 class LocalRequests:
@@ -87,8 +87,7 @@ class LocalRequests:
             return
         handler = self._handler(head.path)
         assert handler is not None
-        method, path = head.method.decode("latin-1"), head.path.decode("latin-1")
-        question = handler.handle(principal, method, path, body, peer)
+        question = handler.handle(head, principal, body, peer)
         self._questions.ask(question, answered, _FAILED, "a request to the gateway itself failed")
 
     async def close(self) -> None:
