@@ -6,7 +6,9 @@ Knows nothing of sockets, policies or packets.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -46,6 +48,11 @@ class Principal:
         """The part of the id between ``spiffe://`` and the path."""
         return self.id[len("spiffe://") :].partition("/")[0]
 
+    @property
+    def thumbprint(self) -> str:
+        """Of the certificate; see `thumbprint_of`."""
+        return thumbprint_of(self.certificate)
+
 
 @dataclass(frozen=True, slots=True)
 class PrincipalPattern:
@@ -77,6 +84,12 @@ class PrincipalPattern:
     @property
     def _is_trust_domain(self) -> bool:
         return self.text.count("/") == 2
+
+
+@lru_cache(maxsize=4_096)
+def thumbprint_of(certificate: bytes) -> str:
+    """The SHA-256 thumbprint of a certificate (DER), in base64url: ``x5t#S256`` (RFC 7515 section 4.1.8)."""
+    return urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode("ascii")
 
 
 def parse_spiffe_id(text: str) -> SpiffeId:

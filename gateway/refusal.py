@@ -33,8 +33,10 @@ class Reason(_Answer, Enum):
     MALFORMED_REGISTRATION = _Answer("malformed-registration", 400, "The registration is malformed", 3)
     IDENTITY_REQUIRED = _Answer("identity-required", 401, "The caller has no identity", 16)
     SIGNATURE_INVALID = _Answer("signature-invalid", 401, "The packet's signature is missing or does not hold", 16)
+    CREDENTIAL_INVALID = _Answer("credential-invalid", 401, "The handoff credential does not hold", 16)
     DENIED_BY_POLICY = _Answer("denied-by-policy", 403, "A policy denies this packet", 7)
     NO_POLICY_ALLOWS = _Answer("no-policy-allows", 403, "No policy allows this packet", 7)
+    CREDENTIAL_INSUFFICIENT = _Answer("credential-insufficient", 403, "The handoff credential does not cover this", 7)
     REGISTRATION_DENIED = _Answer("registration-denied", 403, "No policy allows this registration", 7)
     CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)
     NOT_REGISTERED = _Answer("not-registered", 404, "You have no such registration", 5)
@@ -59,6 +61,8 @@ class Reason(_Answer, Enum):
     NOT_RECORDED = _Answer("not-recorded", 503, "The gateway cannot record", 14)
     DRAINING = _Answer("draining", 503, "The gateway is draining", 14)
     DEADLINE_EXCEEDED = _Answer("deadline-exceeded", 504, "The packet's time is up", 4)
+    HOPS_EXHAUSTED = _Answer("hops-exhausted", 508, "The work may be handed on no further", 9)
+    LINEAGE_LOOP = _Answer("lineage-loop", 508, "The work would go round in a loop", 9)
     INTERNAL = _Answer("internal", 500, "The gateway failed to decide", 13)
 
     @property

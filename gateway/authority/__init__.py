@@ -4,6 +4,22 @@ Enters: the credential that a caller shows, what policy grants, the agent that i
 credential for that agent, or why there is none.  It can only narrow.  Pure: knows nothing of sockets and stores.
 """
 
+from gateway.authority.authority import NO_AUTHORITY, Authority, invalid
 from gateway.authority.credential import Credential
+from gateway.authority.keys import KeyRing, load_key_ring
+from gateway.authority.narrow import Terms, lineage_of
+from gateway.authority.spec import AuthoritySpec
+from gateway.authority.token import CredentialError
 
-__all__ = ["Credential"]
+__all__ = [
+    "NO_AUTHORITY",
+    "Authority",
+    "AuthoritySpec",
+    "Credential",
+    "CredentialError",
+    "KeyRing",
+    "Terms",
+    "invalid",
+    "lineage_of",
+    "load_key_ring",
+]

@@ -5,9 +5,7 @@ A key comes from the key set that the operator keeps, or from the certificate th
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from gateway.identity import Principal, SpiffeId
+from gateway.identity import Principal, SpiffeId, thumbprint_of
 
 MIN_SECRET_BYTES = 32
 """Of an HMAC key: as long as what SHA-256 makes (RFC 7518 section 3.2)."""
@@ -65,21 +63,25 @@ class Key:
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Whether `signature` is one that this key's holder made over `message`."""
-        material = self.material
-        if isinstance(material, bytes):
-            return hmac.compare_digest(signature, hmac.digest(material, message, "sha256"))
-        try:
-            if isinstance(material, Ed25519PublicKey):
-                material.verify(signature, message)
-            else:
-                # RFC 9421 section 3.3.4: r and s, side by side; OpenSSL wants them in DER.
-                if len(signature) != 2 * _P256_BYTES:
-                    return False
-                r, s = int.from_bytes(signature[:_P256_BYTES]), int.from_bytes(signature[_P256_BYTES:])
-                material.verify(encode_dss_signature(r, s), message, _ECDSA)
-        except InvalidSignature:
-            return False
-        return True
+        return verifies(self.material, signature, message)
+
+
+def verifies(material: PublicKey, signature: bytes, message: bytes) -> bool:
+    """Whether `signature` over `message` was made with the other half of `material`."""
+    if isinstance(material, bytes):
+        return hmac.compare_digest(signature, hmac.digest(material, message, "sha256"))
+    try:
+        if isinstance(material, Ed25519PublicKey):
+            material.verify(signature, message)
+        else:
+            # RFC 9421 section 3.3.4: r and s, side by side; OpenSSL wants them in DER.
+            if len(signature) != 2 * _P256_BYTES:
+                return False
+            r, s = int.from_bytes(signature[:_P256_BYTES]), int.from_bytes(signature[_P256_BYTES:])
+            material.verify(encode_dss_signature(r, s), message, _ECDSA)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def algorithm_of(key: object) -> Algorithm:
@@ -146,7 +148,7 @@ class KeySet:
 @lru_cache(maxsize=MAX_REMEMBERED_CERTIFICATES)
 def _certificate_keys(certificate: bytes, principal: SpiffeId) -> Mapping[str, Key | None]:
     """A certificate's key by each of its two names; ``None`` when it cannot sign packets."""
-    thumbprint = urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode("ascii")
+    thumbprint = thumbprint_of(certificate)
     try:
         material = x509.load_der_x509_certificate(certificate).public_key()
         algorithm_of(material)
