@@ -80,7 +80,6 @@ class TokenExchanges:
         secrets: Callable[[], Secrets],
         verify: Verify,
         sign: Callable[[Mapping[str, object]], str],
-        issuer: str,
         wall: Clock,
         clock: Clock,
         mint_id: Callable[[], str],
@@ -92,8 +91,7 @@ class TokenExchanges:
             exchanges: gives the documents in force.
             secrets: gives what the gateway shows those servers, by file.
             verify: whether a credential holds.
-            sign: makes a JWT of claims, by the gateway's own key.
-            issuer: ``iss`` of these.
+            sign: makes a JWT of claims and ``iss``, by the gateway's own key.
             wall: seconds since the epoch.
             clock: seconds that tokens' lives are counted by.
             mint_id: gives a ``jti``.
@@ -106,7 +104,6 @@ class TokenExchanges:
         self._secrets = secrets
         self._verify = verify
         self._sign = sign
-        self._issuer = issuer
         self._wall = wall
         self._clock = clock
         self._mint_id = mint_id
@@ -145,7 +142,6 @@ class TokenExchanges:
     def _signed(self, principal: Principal, credential: Credential, audience: str, life_s: float, scope: str) -> str:
         now = int(self._wall())
         claims: dict[str, object] = {
-            "iss": self._issuer,
             "sub": credential.subject,
             "aud": audience,
             "client_id": principal.id,

@@ -54,7 +54,7 @@ class AuthorizationServer:
         if form["grant_type"] == GRANT_TYPE:
             try:
                 assert self.trusted is not None
-                shown = jwt.decode(form["subject_token"], self.trusted, algorithms=["Ed25519"]).claims
+                shown = jwt.decode(form["subject_token"], self.trusted, algorithms=["EdDSA"]).claims
                 jwt.JWTClaimsRegistry(aud={"essential": True, "value": self.url}).validate(shown)
             except JoseError:
                 return JSONResponse({"error": "invalid_request"}, 400)

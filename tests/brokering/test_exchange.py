@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,66 +15,76 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from gateway.authority import Credential
+from gateway.authority import Authority, AuthoritySpec, Terms, load_key_ring
 from gateway.brokering.exchange import TokenExchanges
 from gateway.brokering.request import ACCESS_TOKEN, CREDENTIAL, GRANT_TYPE, JWT
 from gateway.brokering.secrets import read_secrets
 from gateway.brokering.servers import AuthorizationServers
-from gateway.identity import Principal, SpiffeId
+from gateway.brokering.vouching import Vouching
+from gateway.identity import SpiffeId, thumbprint_of
 from gateway.policy.exchange import Exchanges
 from gateway.policy.load import load_all
 from gateway.policy.patterns import parse_capability_pattern
 from gateway.proxy.local import LocalRequests
-from gateway.refusal import Reason, Refusal
 from tests.brokering.authorization_server import AuthorizationServer, authorization_server
 from tests.brokering.test_injection import document
 from tests.conformance.trust import AGENTS
 from tests.membership.registering import EXECUTOR, registering
 
 ISSUER = "https://gateway.mesh.example"
-KEY = OKPKey.generate_key("Ed25519")
 PLANNER, CODER = f"{AGENTS}/planner", f"{AGENTS}/coder"
 BANK, SHOP = "https://bank.example/api", "https://shop.example"
+_PEM = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+RING = load_key_ring([("key.pem", Ed25519PrivateKey.generate().private_bytes(*_PEM).decode())])
+SPEC = AuthoritySpec(issuer=ISSUER, keys=(Path("key.pem"),))
+VOUCHING = Vouching(lambda: Authority(RING, SPEC))
+KEY = OKPKey.import_key(RING.keys[0].jwk)
 
 
-def sign(claims: Mapping[str, object]) -> str:
-    return jwt.encode({"alg": "Ed25519"}, dict(claims), KEY, algorithms=["Ed25519"])
+def claims_of(token: str) -> dict[str, Any]:
+    """Of a JWT that the gateway has signed, as whoever has its public key reads it."""
+    found = jwt.decode(token, KEY, algorithms=["EdDSA"])
+    assert found.header == {"alg": "EdDSA", "kid": RING.keys[0].kid, "typ": "JWT"}
+    return dict(found.claims)
 
 
-def verify(raw: bytes, principal: Principal, now: float) -> Credential | Refusal:
-    """As the gateway's own: signed by it, in time, and made out to whoever shows it."""
-    invalid = Refusal(Reason.IDENTITY_REQUIRED, 'it is "none" of yours')
-    try:
-        claims = jwt.decode(raw.decode(), KEY, algorithms=["Ed25519"]).claims
-    except JoseError:
-        return invalid
-    if claims["aud"] != principal.id or claims["exp"] <= now:
-        return invalid
-    lineage = tuple(SpiffeId(each) for each in claims["lineage"])
-    held = tuple(parse_capability_pattern(each) for each in claims["cap"])
-    audience = SpiffeId(claims["aud"])
-    return Credential("j-1", "", "f-1", "", lineage[0], lineage, audience, "", held, {}, claims["exp"], "k")
+class Handed:
+    """Makes credentials of a piece of work that the planner began and the coder handed on."""
 
+    def __init__(self, certs: Path) -> None:
+        self._certs = certs
+        self._numbers = itertools.count()
 
-def handed(to: str = EXECUTOR, *, lives_s: float = 200, cap: tuple[str, ...] = ("payments.*",)) -> str:
-    """A handoff credential: the planner began the work, and the coder handed it on."""
-    return sign({"aud": to, "exp": time.time() + lives_s, "lineage": [PLANNER, CODER], "cap": list(cap)})
+    def __call__(
+        self, to: str = "executor", *, cap: tuple[str, ...] = ("payments.*",), lives_s: float = 200, bound: str = ""
+    ) -> str:
+        certificate = (self._certs / f"{bound or to}.pem").read_text()
+        now = time.time()
+        patterns = tuple(parse_capability_pattern(each) for each in cap)
+        lineage = (SpiffeId(PLANNER), SpiffeId(CODER))
+        terms = Terms("j-0", "f-1", "", lineage[0], lineage, patterns, {"hops": 2}, now + lives_s)
+        thumbprint = thumbprint_of(ssl.PEM_cert_to_DER_cert(certificate))
+        jti, audience = f"j-{next(self._numbers)}", SpiffeId(f"{AGENTS}/{to}")
+        return Authority(RING, SPEC).mint(terms, now, jti=jti, audience=audience, thumbprint=thumbprint).decode()
 
 
 class Office:
     """The endpoint on a running listener."""
 
-    def __init__(self, http: httpx.AsyncClient, others: httpx.AsyncClient, exchanges: TokenExchanges) -> None:
-        self.http, self.others, self.exchanges = http, others, exchanges
+    def __init__(
+        self, http: httpx.AsyncClient, others: httpx.AsyncClient, exchanges: TokenExchanges, handed: Handed
+    ) -> None:
+        self.http, self.others, self.exchanges, self.handed = http, others, exchanges, handed
 
     async def ask(self, *, audience: str | None = BANK, token: str | None = None, **more: str) -> httpx.Response:
         form = {
             "grant_type": GRANT_TYPE,
-            "subject_token": token or handed(),
+            "subject_token": token or self.handed(),
             "subject_token_type": CREDENTIAL,
             **({"audience": audience} if audience else {}),
             **more,
@@ -121,9 +132,8 @@ async def _office(certs: Path, folder: Path, server: AuthorizationServer) -> Asy
         servers,
         exchanges=lambda: exchanges,
         secrets=lambda: secrets,
-        verify=verify,
-        sign=sign,
-        issuer=ISSUER,
+        verify=VOUCHING.verify,
+        sign=VOUCHING.sign,
         wall=time.time,
         clock=time.monotonic,
         mint_id=lambda: f"j-{next(numbers)}",
@@ -133,7 +143,7 @@ async def _office(certs: Path, folder: Path, server: AuthorizationServer) -> Asy
             asyncio.get_running_loop(), (running.registrations, endpoint), running.plane.telemetry.defect
         )
         async with running.client() as http, running.client("coder") as others:
-            yield Office(http, others, endpoint)
+            yield Office(http, others, endpoint, Handed(certs))
         await endpoint.close()
         await servers.close()
 
@@ -150,7 +160,7 @@ async def test_a_credential_becomes_a_token_for_the_third_party_that_names_every
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert (told["issued_token_type"], told["token_type"], told["scope"]) == (ACCESS_TOKEN, "Bearer", "charge")
     assert told["expires_in"] == 120
-    claims = jwt.decode(told["access_token"], KEY, algorithms=["Ed25519"]).claims
+    claims = claims_of(told["access_token"])
     assert claims.pop("exp") - claims.pop("iat") == 120
     assert claims == {
         "iss": ISSUER,
@@ -166,17 +176,19 @@ async def test_a_credential_becomes_a_token_for_the_third_party_that_names_every
 
 
 async def test_a_token_ends_with_the_credential_that_it_was_had_for(office: Office) -> None:
-    answer = await office.ask(token=handed(lives_s=30), requested_token_type=JWT, audience=None, resource=BANK)
+    answer = await office.ask(token=office.handed(lives_s=30), requested_token_type=JWT, audience=None, resource=BANK)
     assert answer.json()["issued_token_type"] == JWT
     assert 28 <= answer.json()["expires_in"] <= 30
 
 
 async def test_what_was_handed_to_somebody_else_is_refused(office: Office) -> None:
-    for foreign in (handed(CODER), handed(lives_s=-1), "nonsense"):
+    handed = office.handed
+    issued = (await office.ask()).json()["access_token"]
+    for foreign in (handed("coder"), handed(bound="coder"), handed(lives_s=-1), issued, "nonsense", "\u00fc.a.b"):
         assert error(await office.ask(token=foreign)) == (400, "invalid_request")
     office.http = office.others
     assert error(await office.ask()) == (400, "invalid_request")
-    assert error(await office.ask(token=handed(CODER))) == (400, "invalid_target")  # theirs, but no document is
+    assert error(await office.ask(token=handed("coder"))) == (400, "invalid_target")  # theirs, but no document is
 
 
 @pytest.mark.parametrize(
@@ -187,8 +199,6 @@ async def test_what_was_handed_to_somebody_else_is_refused(office: Office) -> No
         ({"resource": SHOP}, "invalid_target"),
         ({"audience": None}, "invalid_request"),
         ({"scope": "charge admin"}, "invalid_scope"),
-        ({"token": handed(cap=("code.*",))}, "invalid_request"),
-        ({"token": handed(cap=())}, "invalid_request"),
         ({"grant_type": "client_credentials"}, "unsupported_grant_type"),
         ({"grant_type": ""}, "invalid_request"),
         ({"subject_token_type": ACCESS_TOKEN}, "invalid_request"),
@@ -201,6 +211,11 @@ async def test_what_is_not_allowed_or_not_a_request_is_told_as_oauth_has_it(
 ) -> None:
     assert error(await office.ask(**change)) == (400, told)
     assert office.exchanges.outcomes == {told: 1}
+
+
+@pytest.mark.parametrize("cap", [(), ("code.*",), ("payments.refund",)])
+async def test_a_credential_that_is_not_for_this_gets_no_token(office: Office, cap: tuple[str, ...]) -> None:
+    assert error(await office.ask(token=office.handed(cap=cap))) == (400, "invalid_request")
 
 
 async def test_only_post_with_one_of_each_parameter(office: Office) -> None:
@@ -218,7 +233,7 @@ async def test_an_authorization_server_gives_its_own_token_once_for_all_who_ask_
     office: Office, server: AuthorizationServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    credential = handed()
+    credential = office.handed()
     server.delay_s = 0.1
     answers = await asyncio.gather(*(office.ask(audience=SHOP, scope="buy", token=credential) for _ in range(5)))
     server.delay_s = 0.0
@@ -230,7 +245,7 @@ async def test_an_authorization_server_gives_its_own_token_once_for_all_who_ask_
     claims = server.claims(token)
     assert (claims["sub"], claims["aud"], claims["act"]["sub"]) == (PLANNER, SHOP, EXECUTOR)
     assert 0 < answers[-1].json()["expires_in"] <= 300
-    await office.ask(audience=SHOP, scope="buy", token=handed(lives_s=100))
+    await office.ask(audience=SHOP, scope="buy", token=office.handed(lives_s=100))
     assert len(server.asked) == 2
     secrets = (server.secret, credential, token, form["subject_token"])
     assert [secret for secret in secrets if secret in caplog.text] == []
@@ -239,7 +254,7 @@ async def test_an_authorization_server_gives_its_own_token_once_for_all_who_ask_
 async def test_a_server_that_refuses_or_is_away_is_told_of_and_not_asked_again_at_once(
     office: Office, server: AuthorizationServer
 ) -> None:
-    credential = handed()
+    credential = office.handed()
     for _ in range(2):
         refused = await office.ask(audience="https://nowhere.example", token=credential)
         assert error(refused) == (400, "invalid_target")
