@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import re
@@ -18,7 +19,7 @@ from gateway.brokering.tokens import Clock, Fetch, NoToken, Token
 from gateway.policy.brokering import FromServer
 
 TIMEOUT_S: Final = 5.0
-"""For each step of an exchange with a server."""
+"""For a question and its whole answer."""
 MAX_ANSWER_BYTES: Final = 65536
 DEFAULT_LIFE_S: Final = 60.0
 """Of a token whose server does not say how long it lives."""
@@ -100,13 +101,16 @@ class AuthorizationServers:
         }
         asked = self._clock()
         try:
-            async with client.stream("POST", server.token_url, data=dict(form), headers=headers) as response:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                client.stream("POST", server.token_url, data=dict(form), headers=headers) as response,
+            ):
                 body = b""
                 async for piece in response.aiter_bytes():
                     body += piece
                     if len(body) > MAX_ANSWER_BYTES:
                         return NoToken(Fetch.MALFORMED)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, TimeoutError):
             return NoToken(Fetch.UNREACHABLE)
         if response.status_code == 200:
             return _read(body, asked)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl, unquote_plus
 
 import uvicorn
 from joserfc import jwt
@@ -42,7 +42,7 @@ class AuthorizationServer:
         self.broken = False
 
     async def token(self, request: Request) -> Response:
-        form = {name: str(value) for name, value in (await request.form()).items()}
+        form = dict(parse_qsl((await request.body()).decode(), strict_parsing=True))
         self.asked.append(form)
         await asyncio.sleep(self.delay_s)
         if self.broken:
