@@ -18,6 +18,7 @@ from gateway.messages import Fields, RequestHead, field_value
 from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy import Allow, CompiledRule, Outcome, PacketFacts, Ruling, rule_on, weigh
+from gateway.policy.brokering import Brokering
 from gateway.policy.facts import ON_PACKETS, assumed_evidence
 from gateway.policy.model import Require
 from gateway.routing import Agent, AgentState
@@ -171,7 +172,7 @@ def explain(
             for capability in packet.capabilities.names
             for rule in snapshot.policies.rules
         ),
-        agents=tuple(_agent(agent, packet, ruling) for agent in snapshot.agents),
+        agents=tuple(_agent(agent, packet, ruling, snapshot.brokering) for agent in snapshot.agents),
     )
 
 
@@ -313,7 +314,7 @@ def _narrowing(rule: CompiledRule) -> Iterator[str]:
         yield rule.spec.agent_when.text
 
 
-def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidered:
+def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling, brokering: Brokering) -> AgentConsidered:
     wanted = packet.capabilities
     missing = [name for name in wanted.names if name not in agent.capabilities]
     if missing:
@@ -333,6 +334,11 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
     ready = agent.state is AgentState.READY
     asked = ", once it is approved" if any(rule.ask for rule in admitting) else ""
     why = f"{'eligible' if ready else 'not ready'}, {state}{asked}"
+    brokered = brokering.of(wanted, agent)
+    if brokered is not None and brokered.injections:
+        why += f"; it is given the secret of {', '.join(each.document for each in brokered.injections)}"
+        if agent.spiffe_id is None:
+            why += ", and gets nothing, since nothing shows who it is"
     return AgentConsidered(agent.name, ready, why, first.policy, first.name)
 
 

@@ -71,6 +71,8 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     attempts: int = 0
     failed: tuple[Attempt, ...] = ()
     """The attempts before the last one."""
+    brokered: str = ""
+    """The documents whose secrets the agent was given, by name."""
     usage: str = ""
     """What was spent, as the agent says, or as it was read from its answer where a budget was reserved."""
     reserved: str = ""

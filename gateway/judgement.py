@@ -28,6 +28,7 @@ from gateway.policy import (
     rule_on,
     weigh,
 )
+from gateway.policy.brokering import NO_BROKERING, Brokering
 from gateway.refusal import Reason, Refusal
 from gateway.routes import Change, Granted, Route, Routes
 from gateway.routing import DEFAULT_POINTS, Agent
@@ -89,6 +90,8 @@ class Snapshot:
     trusted_hops: tuple[PrincipalPattern, ...] = ()
     keys: KeySet = NO_KEYS
     """Of those who sign packets; a caller's certificate brings its own key."""
+    brokering: Brokering = NO_BROKERING
+    """Which agents are given secrets, and where these are kept: no secret itself."""
     zone: str = ""
     """Where the gateway runs: agents there are preferred."""
     points: int = DEFAULT_POINTS

@@ -61,6 +61,8 @@ class Reason(_Answer, Enum):
     TUNNEL_REFUSED = _Answer("tunnel-refused", 501, "What is done once takes no tunnel", 12)
     UPSTREAM_RESET = _Answer("upstream-reset", 502, "The agent broke off", 14)
     UPSTREAM_MALFORMED = _Answer("upstream-malformed", 502, "The agent's answer is malformed", 13)
+    UPSTREAM_UNIDENTIFIED = _Answer("upstream-unidentified", 502, "The agent's identity is not verified", 9)
+    SECRET_UNAVAILABLE = _Answer("secret-unavailable", 503, "The agent's secret is not to be had", 14)
     NO_ELIGIBLE_AGENT = _Answer("no-eligible-agent", 503, "No eligible agent is ready", 14)
     OVERLOADED = _Answer("overloaded", 503, "The gateway is overloaded", 14)
     NOT_RECORDED = _Answer("not-recorded", 503, "The gateway cannot record", 14)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 import ssl
@@ -21,6 +22,11 @@ from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
 from gateway.approvals import Desk, Waiting
 from gateway.approvals.webhook import Call
+from gateway.brokering.broker import Broker
+from gateway.brokering.exchange import TokenExchanges
+from gateway.brokering.secrets import read_secrets
+from gateway.brokering.servers import AuthorizationServers
+from gateway.brokering.vouching import vouch
 from gateway.contexts import Contexts
 from gateway.control import snapshot as snapshots
 from gateway.control.approval_webhook import Webhook
@@ -36,11 +42,13 @@ from gateway.control.reload import (
     beside_the_loop,
     told,
     watch,
+    with_secrets,
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
 from gateway.control.worker import Inherited
-from gateway.decision import Snapshot
+from gateway.decision import Snapshot, uuid7
+from gateway.documents import DocumentError
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
 from gateway.proxy.approvals import Approvals
@@ -62,6 +70,7 @@ from gateway.recorder import Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
 from gateway.telemetry.approvals import ApprovalMetrics
+from gateway.telemetry.brokering import brokering_readings, exchange_readings
 from gateway.telemetry.budgets import BudgetMetrics
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
@@ -89,7 +98,7 @@ class Gateway:
         """Read and check everything; `inherited` makes it one worker of several.
 
         Raises:
-            DocumentError: policies or members are not valid.
+            DocumentError: policies or members are not valid, or a secret cannot be used.
             TlsError: certificates cannot be used.
 
         """
@@ -99,6 +108,11 @@ class Gateway:
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
+        self.servers = AuthorizationServers(time.monotonic)
+        self.broker = Broker(self.servers, time.monotonic)
+        self.broker.secrets, unusable = read_secrets(loaded.secret_files)
+        if unusable:
+            raise DocumentError(unusable)
         self.shared = shared(config)
         self.membership = Membership(
             config,
@@ -156,6 +170,7 @@ class Gateway:
         )
         self.desk = Desk(config.approvals)
         """What waits for an approval."""
+        self.metrics.registry.register(Counters(brokering_readings(self.broker, self.servers)))
         self.recent = Recent()
         self.live = Live(self._now)
         self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
@@ -275,6 +290,7 @@ class Gateway:
             max_body_bytes=limits.max_body_bytes or sys.maxsize,
             max_timeout_s=limits.max_timeout_s,
             overload=config.overload,
+            broker=self.broker,
         )
         plane.snapshot = self._snapshot
         if config.ledger.capabilities:
@@ -300,7 +316,8 @@ class Gateway:
         )
         self.metrics.registry.register(BudgetMetrics(budgets.counts, self.shared.budgets))
         plane.revoke(self._tls.revoked)
-        plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
+        exchanges = self._token_exchanges()
+        plane.local = LocalRequests(loop, (self.membership.registrations, *exchanges), telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         self.metrics.tasks = lambda: len(asyncio.all_tasks(loop))
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
@@ -321,7 +338,7 @@ class Gateway:
                 following = [tasks.create_task(each) for each in (*lasting, *more)]
                 if self.shared.contexts is not None:
                     following.append(tasks.create_task(self.shared.contexts.run()))
-                tasks.create_task(watch(config, self.reload, self._stop))
+                tasks.create_task(watch(config, self.reload, self._stop, lambda: self._loaded.secret_files))
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
@@ -339,6 +356,9 @@ class Gateway:
                 await asyncio.gather(*following, return_exceptions=True)
                 if webhook is not None:
                     await webhook.close()
+                for each in exchanges:
+                    await each.close()
+                await self.servers.close()
                 await self.shared.close()
                 stop_admin.set()
         finally:
@@ -348,6 +368,29 @@ class Gateway:
         why = "a second signal" if self._force.is_set() else "the drain timeout"
         log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def _token_exchanges(self) -> tuple[TokenExchanges, ...]:
+        """What answers agents that need a token for a third party, where there is an authority."""
+        if self.config.authority is None:
+            return ()
+
+        def sign(claims: Mapping[str, object]) -> str:
+            authority = self._snapshot.authority
+            assert authority is not None
+            return vouch(authority, claims)
+
+        found = TokenExchanges(
+            self.servers,
+            exchanges=lambda: self._loaded.exchanges,
+            secrets=lambda: self.broker.secrets,
+            verify=lambda raw, principal, now: self._snapshot.credential(raw, principal, now),
+            sign=sign,
+            wall=time.time,
+            clock=time.monotonic,
+            mint_id=lambda: uuid7(time.time(), random.getrandbits),
+        )
+        self.metrics.registry.register(Counters(exchange_readings(found)))
+        return (found,)
 
     def _context_requests(
         self, loop: asyncio.AbstractEventLoop, contexts: Contexts, on_defect: Callable[[], None]
@@ -360,7 +403,7 @@ class Gateway:
         spec = contexts.spec
         return LocalRequests(
             loop,
-            handler,
+            (handler,),
             on_defect,
             max_body_bytes=spec.max_size,
             max_held_bytes=spec.max_held,
@@ -494,7 +537,8 @@ class Gateway:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
         guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
-        return attempt(self.config, self._snapshot, guard, self._everyone)
+        found = attempt(self.config, self._snapshot, guard, self._everyone)
+        return with_secrets(found, self._loaded, self.broker.secrets)
 
     def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
         return self.membership.observed(self.membership.composed(listed))
@@ -547,6 +591,8 @@ class Gateway:
         if found.tls is not None:
             self._put_in_use(found.tls)
             status.certificates_since = now
+        if found.secrets is not None:
+            self.broker.secrets = found.secrets
         if found.loaded is not None:
             self._loaded = found.loaded
             self._put_in_force(found.loaded.snapshot)

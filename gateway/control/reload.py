@@ -12,12 +12,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from watchfiles import Change, awatch
 
+from gateway.brokering.secrets import Secrets, read_secrets
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec
 from gateway.control.files import CONFIG_MAP_LINK
@@ -76,6 +77,8 @@ class Attempt:
     problems: tuple[str, ...]
     defect: Exception | None = None
     """What went wrong in the gateway itself."""
+    secrets: Secrets | None = None
+    """What agents are given; ``None`` when nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,22 @@ def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, e
     return Attempt(tls, loaded, told(problems))
 
 
+def with_secrets(found: Attempt, in_use: Loaded, before: Secrets) -> Attempt:
+    """`found`, and the secrets of its documents, or of those `in_use` where it has none to put in force.
+
+    A file that cannot be used leaves the secret that was read `before`; without one, its document is not put in force.
+    """
+    loaded, problems = found.loaded, found.problems
+    if loaded is not None:
+        secrets, unusable = read_secrets(loaded.secret_files, before)
+        problems += told(unusable)
+        if secrets.have(loaded.secret_files):
+            return replace(found, problems=problems, secrets=secrets)
+    secrets, unusable = read_secrets(in_use.secret_files, before)
+    problems += tuple(each for each in told(unusable) if each not in problems)
+    return replace(found, loaded=None, problems=problems, secrets=secrets)
+
+
 def told(found: Sequence[object]) -> tuple[str, ...]:
     """The first of `found` as text, and how many more there are."""
     more = (f"and {len(found) - MAX_TOLD} more",) if len(found) > MAX_TOLD else ()
@@ -166,21 +185,35 @@ def beside_the_loop() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event) -> None:
-    """Call `changed` each time that a file which `config` names may have changed, until `stop`."""
-    files = {config.members, *tls_files(config.identity, config.connect_authority)}
+async def watch(
+    config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event, also: Callable[[], frozenset[Path]]
+) -> None:
+    """Call `changed` each time that a file which `config` or a document names may have changed, until `stop`.
+
+    Args:
+        config: the configuration.
+        changed: called.
+        stop: ends it.
+        also: gives the files that the documents in force name.
+
+    """
+    named = {config.members, *tls_files(config.identity, config.connect_authority)}
     if config.keys is not None:
-        files.add(config.keys)
+        named.add(config.keys)
     if config.authority is not None:
-        files.update(config.authority.keys)
+        named.update(config.authority.keys)
 
     def concerns_us(_: Change, name: str) -> bool:
         path = Path(name)
-        return path.name == CONFIG_MAP_LINK or path in files or config.policies in (path, path.parent)
+        if path.name == CONFIG_MAP_LINK or path in named or path in also():
+            return True
+        return config.policies in (path, path.parent)
 
-    folders = {config.policies, config.policies.parent, *(file.parent for file in files)}
+    def folders() -> set[Path]:
+        return {config.policies, config.policies.parent, *(file.parent for file in (*named, *also()))}
+
     while not stop.is_set():
-        watched = _identities(folders)
+        watched = _identities(folders())
         fresh = True
         try:
             async for changes in awatch(
@@ -196,7 +229,7 @@ async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.
                     changed()
                 fresh = False
                 # A folder that was removed or replaced takes its watch with it.
-                if _identities(folders) != watched:
+                if _identities(folders()) != watched:
                     break
         except FileNotFoundError:  # it went away between the two
             continue

@@ -18,6 +18,8 @@ from gateway.membership.file import ListedAgents, load_listed
 from gateway.packet.jwks import load_keys
 from gateway.packet.keys import KeySet
 from gateway.policy import PolicySet
+from gateway.policy.brokering import Brokering
+from gateway.policy.exchange import Exchanges
 from gateway.policy.lint import lint
 from gateway.policy.load import LoadedPolicies, load_all
 from gateway.policy.membership import MembershipPolicySet
@@ -84,6 +86,13 @@ class Loaded(NamedTuple):
     """What is valid, but hardly what somebody meant."""
     policy_files: Mapping[str, str]
     """Where each policy stands, by its name."""
+    exchanges: Exchanges
+    """Who may have tokens for third parties."""
+
+    @property
+    def secret_files(self) -> frozenset[Path]:
+        """Every file that a secret stands in."""
+        return self.snapshot.brokering.files | self.exchanges.files
 
 
 def read(config: GatewaySpec) -> Sources:
@@ -161,6 +170,7 @@ def build(
         members,
         config.trusted_hops,
         keys,
+        Brokering(policies.credentials),
         zone=config.zone,
         points=config.ring.points,
         offered=offered_by(members, before.offered),
@@ -182,4 +192,5 @@ def build(
             )
         ),
         {each.policy.metadata.name: each.document.source for each in policies.trust},
+        Exchanges(policies.exchanges),
     )

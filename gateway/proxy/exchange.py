@@ -22,6 +22,7 @@ from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
 from gateway.policy import Ask
+from gateway.policy.brokering import Brokered, without
 from gateway.proxy.absent import AbsentCaller
 from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
@@ -78,6 +79,7 @@ class Exchange:
     __slots__ = (
         "_credential_id",
         "_deadline",
+        "_injected",
         "_lease",
         "_loaded",
         "_once",
@@ -97,6 +99,7 @@ class Exchange:
         "approvals",
         "asked_at",
         "attempts",
+        "brokered",
         "bytes_in",
         "bytes_out",
         "decided",
@@ -167,6 +170,10 @@ class Exchange:
         """The agent whose load counts this packet."""
         self._queued = False
         """It waits for a connection."""
+        self.brokered: Brokered | None = None
+        """What becomes of its header at the agent, where a document speaks of it."""
+        self._injected: Fields = []
+        """What the agent is given with it."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
         self.approvals: tuple[Answered, ...] = ()
@@ -272,6 +279,9 @@ class Exchange:
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
+        brokering, forward = self.plane.snapshot.brokering, self.forward
+        if trailers is not None and brokering and forward is not None:
+            trailers = without(brokering.strip(forward.packet.capabilities), trailers) or None
         self._body_came(self._upload.end(trailers))
 
     def _body_came(self, found: Refusal | bytes | None) -> None:
@@ -469,7 +479,32 @@ class Exchange:
             self._acquire(self.agent)
 
     def _acquire(self, agent: Agent) -> None:
+        """Have it sent to `agent`, once there is what that is to be given with it."""
         self.agent = agent
+        plane, forward = self.plane, self.forward
+        assert forward is not None
+        brokering = plane.snapshot.brokering
+        brokered = self.brokered = brokering.of(forward.packet.capabilities, agent) if brokering else None
+        if brokered is None or not brokered.injections:
+            self._injected = []
+            self._send_to(agent)
+        elif agent.spiffe_id is None:
+            self._break_off(plane.injections.broker.unidentified(brokered))
+        else:
+            plane.injections.ask(brokered, self._supplied)
+
+    def _supplied(self, found: Fields | Refusal) -> None:
+        """There is what the agent is to be given, or there is not."""
+        if self.finished:
+            return
+        if isinstance(found, Refusal):
+            self._break_off(found)
+            return
+        assert self.agent is not None
+        self._injected = found
+        self._send_to(self.agent)
+
+    def _send_to(self, agent: Agent) -> None:
         plane, capability = self.plane, self._capability
         if not plane.caps.begin(capability):
             self._overloaded(f"too many packets for {capability} are under way")
@@ -517,10 +552,20 @@ class Exchange:
         """A connection to the agent has room: send what there is."""
         forward = self.forward
         assert forward is not None
-        self._up = connection
         self._unqueue()
         head = self.head
         fields = forward.fields
+        brokered = self.brokered
+        if brokered is not None:
+            assert self.agent is not None
+            broker = self.plane.injections.broker
+            if brokered.injections and (connection.peer is None or connection.peer.id != self.agent.spiffe_id):
+                connection.pool.on_room(connection)
+                self._break_off(broker.unidentified(brokered))
+                return
+            fields = [*without(brokered.strip, fields), *self._injected]
+            broker.injected(brokered)
+        self._up = connection
         packet = forward.packet
         if packet.timeout_ms:
             # Each hop passes on what remains (and no more than the cap).

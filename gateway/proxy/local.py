@@ -6,7 +6,7 @@ They come on the same connections as packets and take the place of an `Exchange`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.decision import Snapshot
@@ -50,19 +50,19 @@ class LocalHandler(Protocol):
 
     @property
     def prefix(self) -> str:
-        """What the paths begin with that it answers for."""
+        """The paths that it answers for: all that begin with it where it ends in ``/``, else itself alone."""
 
     async def handle(self, head: RequestHead, principal: Principal, body: bytes, peer: str) -> Answer | Refusal:
         """Answer one request of `principal`, who connects from the IP address `peer`."""
 
 
 class LocalRequests:
-    """Has requests answered by a handler; owns the tasks that do it."""
+    """Has requests answered by handlers, each for paths of its own; owns the tasks that do it."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        handler: LocalHandler,
+        handlers: Iterable[LocalHandler],
         on_defect: Callable[[], None],
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -73,8 +73,8 @@ class LocalRequests:
 
         Args:
             loop: where the tasks run.
-            handler: answers.
-            on_defect: told when it fails to.
+            handlers: answer.
+            on_defect: told when they fail to.
             max_body_bytes: of a request.
             max_held_bytes: of all bodies, and of answers on their way.
             too_large: told to whoever sends a longer body.
@@ -83,18 +83,23 @@ class LocalRequests:
         self.max_body_bytes = max_body_bytes
         self.too_large = too_large
         self._room = max_held_bytes
-        self._handler = handler
-        self._prefix = handler.prefix.encode("ascii")
+        self._handlers = tuple((handler.prefix.encode("ascii"), handler) for handler in handlers)
         self._questions = Questions(loop, on_defect)
 
     def concerns(self, head: RequestHead) -> bool:
         """Whether a request is for the gateway itself, and no packet."""
-        if not head.path.startswith(self._prefix) or head.opens_tunnel:
+        if head.opens_tunnel or self._handler(head.path) is None:
             return False
         if field_value(head.fields, names.CAPABILITY) is not None:
             return False
         host = head.authority.rpartition(b":")[0] or head.authority
         return not host.lower().endswith(CAPABILITY_DOMAIN)  # a host that names a capability makes it a packet
+
+    def _handler(self, path: bytes) -> LocalHandler | None:
+        for prefix, handler in self._handlers:
+            if path.startswith(prefix) and (prefix[-1:] == b"/" or path[len(prefix) :][:1] in (b"", b"?")):
+                return handler
+        return None
 
     def ask(
         self,
@@ -104,11 +109,13 @@ class LocalRequests:
         peer: str,
         answered: Callable[[Answer | Refusal], None],
     ) -> None:
-        """Have the handler asked; `answered` is called once, later, or now when there is too much to do."""
+        """Have its handler asked; `answered` is called once, later, or now when there is too much to do."""
         if len(self._questions) >= MAX_UNDER_WAY:
             answered(_TOO_MANY)
             return
-        question = self._handler.handle(head, principal, body, peer)
+        handler = self._handler(head.path)
+        assert handler is not None
+        question = handler.handle(head, principal, body, peer)
         self._questions.ask(question, answered, _FAILED, "a request to the gateway itself failed")
 
     def hold(self, size: int) -> bool:

@@ -16,6 +16,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.admission import ReplayGuard
+from gateway.brokering.broker import Broker
+from gateway.brokering.servers import AuthorizationServers
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
@@ -24,6 +26,7 @@ from gateway.proxy.arrival import Holds
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
+from gateway.proxy.injections import Injections
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.minting import Minting
@@ -124,6 +127,7 @@ class DataPlane:
         max_timeout_s: float = 600.0,
         overload: OverloadSpec | None = None,
         caps: Caps | None = None,
+        broker: Broker | None = None,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
@@ -161,6 +165,9 @@ class DataPlane:
         self.gate = Gate(loop, replay, telemetry.defect)
         self.minting = Minting()
         self.stages: tuple[Stage, ...] = ()
+        self.injections = Injections(
+            loop, broker or Broker(AuthorizationServers(time.monotonic), time.monotonic), telemetry.defect
+        )
         self.once: OnceOnly | None = None
         """Knows the packets that are done once; without one, there are none."""
         self._alone: set[Exchange] = set()
@@ -389,6 +396,7 @@ class DataPlane:
         for asked in (self.local, self.context_requests, self.contexts):
             if asked is not None:
                 await asked.close()
+        await self.injections.close()
         self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()

@@ -122,6 +122,7 @@ def recorded(
         status=exchange.status,
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
+        brokered=_brokered(exchange) if exchange.brokered is not None else "",
         usage=_usage(exchange),
         reserved=written(exchange.meter.reserved) if exchange.meter is not None else "",
         approval="; ".join(each.text for each in exchange.approvals) if exchange.approvals else "",
@@ -177,6 +178,14 @@ def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
         )
         for each in exchange.failures
     )
+
+
+def _brokered(exchange: Exchange) -> str:
+    """The documents whose secrets went to the last agent that the request was sent to."""
+    brokered = exchange.brokered
+    if brokered is None or not exchange.sent_at:
+        return ""
+    return ", ".join(injection.document for injection in brokered.injections)
 
 
 def _usage(exchange: Exchange) -> str:

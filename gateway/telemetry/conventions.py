@@ -46,6 +46,7 @@ ATTRIBUTES: Final = {
     "status": "http.response.status_code",
     "attempts": "flight.attempts",
     "failed": "flight.failed",
+    "brokered": "flight.brokered",
     "usage": "flight.usage",
     "reserved": "flight.reserved",
     "approval": "flight.approval",
