@@ -295,12 +295,34 @@ class GatewayDocument(Spec):
 
 
 def load_config(path: Path) -> GatewaySpec:
+    """The configuration in `path`, as `read_config`, for a gateway that starts: what it begins with can be used.
+
+    Raises:
+        DocumentError: it cannot be read or is not valid.
+
+    """
+    spec, document = _read_config(path)
+    for collector in (spec.telemetry.logs, spec.telemetry.tracing):
+        if collector is not None:
+            authorities(collector)  # while there is somebody to tell
+    if spec.admin.token_file is not None:
+        _check_token(spec.admin.token_file)
+    if spec.recorder is not None:
+        _check_recorder(spec.recorder, document)
+    return spec
+
+
+def read_config(path: Path) -> GatewaySpec:
     """The configuration in `path`, its paths made absolute against the file's folder.
 
     Raises:
         DocumentError: it cannot be read or is not valid.
 
     """
+    return _read_config(path)[0]
+
+
+def _read_config(path: Path) -> tuple[GatewaySpec, Document]:
     text = read_text(path)
     document, content = single(text, str(path), "Gateway", GatewayDocument)
     spec = content.spec
@@ -326,36 +348,32 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / authority.certificate, key=base / authority.key
         )
     if spec.admin.token_file is not None:
-        changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    changes["telemetry"] = telemetry = spec.telemetry.under(base)
-    for collector in (telemetry.logs, telemetry.tracing):
-        if collector is not None:
-            authorities(collector)  # while there is somebody to tell
+        changes["admin"] = spec.admin.model_copy(update={"token_file": base / spec.admin.token_file})
+    changes["telemetry"] = spec.telemetry.under(base)
     if spec.recorder is not None:
-        changes["recorder"] = _checked_recorder(spec.recorder, base, document)
-    return spec.model_copy(update=changes)
+        files: dict[str, object] = {"folder": base / spec.recorder.folder}
+        if spec.recorder.key is not None:
+            files["key"] = base / spec.recorder.key
+        changes["recorder"] = spec.recorder.model_copy(update=files)
+    return spec.model_copy(update=changes), document
 
 
-def _checked_recorder(spec: RecorderSpec, base: Path, document: Document) -> RecorderSpec:
-    changes: dict[str, object] = {"folder": base / spec.folder}
+def _check_recorder(spec: RecorderSpec, document: Document) -> None:
     try:
-        probe(base / spec.folder)
+        probe(spec.folder)
     except OSError as error:
-        message = f"spec.recorder.folder: {base / spec.folder} cannot be written: {error.strerror or error}"
+        message = f"spec.recorder.folder: {spec.folder} cannot be written: {error.strerror or error}"
         raise DocumentError([document.problem(("spec", "recorder", "folder"), message)]) from None
     if spec.key is not None:
-        changes["key"] = base / spec.key
         try:
-            load_signer((base / spec.key).read_bytes())
+            load_signer(spec.key.read_bytes())
         except (OSError, ValueError) as error:
-            message = f"spec.recorder.key: {base / spec.key} cannot be used: {error}"
+            message = f"spec.recorder.key: {spec.key} cannot be used: {error}"
             raise DocumentError([document.problem(("spec", "recorder", "key"), message)]) from None
-    return spec.model_copy(update=changes)
 
 
-def _checked_token(path: Path) -> Path:
+def _check_token(path: Path) -> None:
     try:
         read_token(path)
     except (OSError, ValueError) as error:
         raise DocumentError([Problem(str(path), 1, 1, f"the admin token cannot be used: {error}")]) from None
-    return path

@@ -9,10 +9,10 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
 from gateway.admin.access import Access
@@ -35,21 +35,17 @@ from gateway.control.reload import (
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
+from gateway.control.tuning import Settings, downstream_limits, plane_tuning
 from gateway.control.worker import Inherited
 from gateway.decision import Snapshot
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
-from gateway.proxy.clocks import Clocks
-from gateway.proxy.downstream import DownstreamLimits
-from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
-from gateway.proxy.retries import RetryLimits
 from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
-from gateway.proxy.upstream import UpstreamLimits
 from gateway.recorder import Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
@@ -75,8 +71,8 @@ OPEN_INTERVAL_S = 2.0
 class Gateway:
     """Owns the data plane, the admin port and the watcher."""
 
-    def __init__(self, config: GatewaySpec, inherited: Inherited | None = None) -> None:
-        """Read and check everything; `inherited` makes it one worker of several.
+    def __init__(self, path: Path, config: GatewaySpec, inherited: Inherited | None = None) -> None:
+        """Read and check everything; `config` is what `path` says; `inherited` makes it one worker of several.
 
         Raises:
             DocumentError: policies or members are not valid.
@@ -84,6 +80,8 @@ class Gateway:
 
         """
         self.config = config
+        """The settings in force."""
+        self._path = path.absolute()
         self._inherited = inherited
         self._changed = asyncio.Event()
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
@@ -144,6 +142,7 @@ class Gateway:
         """What the flight recorder has, where there is one."""
         self.ready = False
         self.plane: DataPlane | None = None
+        self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._files_changed = False
@@ -210,14 +209,14 @@ class Gateway:
         tracing, access_log = traced(spec.tracing), logged(spec, loop)
         for readings in (tracing_readings(tracing), access_log_readings(access_log)):
             self.metrics.registry.register(Counters(readings))
-        telemetry = Telemetry(
+        telemetry = self._telemetry = Telemetry(
             self.metrics,
             tracing,
             self.recent,
             access_log,
             sinks=(self.live.add, *((recorder.add,) if recorder is not None else ())),
         )
-        limits = config.limits
+        tuning = plane_tuning(config)
         plane = self.plane = DataPlane(
             loop,
             telemetry,
@@ -226,35 +225,14 @@ class Gateway:
             replay=self.shared.replay,
             health=self.membership.health,
             leases=self.shared.leases,
-            bound=config.ring.bound,
-            upstream_limits=UpstreamLimits(
-                connect_timeout_s=limits.connect_timeout_s,
-                idle_timeout_s=limits.upstream_idle_timeout_s,
-                max_age_s=limits.upstream_max_connection_age_s,
-                ping_after_s=limits.upstream_ping_after_s,
-                ping_timeout_s=limits.upstream_ping_timeout_s,
-                max_connections=limits.max_connections_per_agent,
-                max_pending=limits.max_pending_per_agent,
-                max_in_flight=limits.max_in_flight_per_agent,
-            ),
-            caps=Caps(limits.max_in_flight_per_capability, limits.max_pending_per_capability),
-            clocks=Clocks(
-                body_s=limits.body_timeout_s,
-                body_rate=limits.min_body_rate,
-                response_s=limits.response_timeout_s,
-                idle_s=limits.stream_idle_timeout_s,
-                ceiling_s=limits.max_stream_duration_s,
-                keep_alive_s=limits.sse_keep_alive_s,
-            ),
-            retries=RetryLimits(
-                attempts=config.retries.attempts,
-                budget_percent=config.retries.budget_percent,
-                budget_floor=config.retries.budget_floor,
-                backoff_s=config.retries.backoff_s,
-            ),
-            max_body_bytes=limits.max_body_bytes or sys.maxsize,
-            max_timeout_s=limits.max_timeout_s,
-            overload=config.overload,
+            bound=tuning.bound,
+            upstream_limits=tuning.upstream,
+            caps=Caps(tuning.max_in_flight_per_capability, tuning.max_pending_per_capability),
+            clocks=tuning.clocks,
+            retries=tuning.retries,
+            max_body_bytes=tuning.max_body_bytes,
+            max_timeout_s=tuning.max_timeout_s,
+            overload=tuning.overload,
         )
         plane.snapshot = self._snapshot
         if config.ledger.capabilities:
@@ -285,7 +263,7 @@ class Gateway:
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
                 following = [tasks.create_task(each) for each in (*lasting, self.live.run())]
-                tasks.create_task(watch(config, self.reload, self._stop))
+                tasks.create_task(watch(self._path, lambda: self.config, self.reload, self._stop))
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
@@ -293,6 +271,7 @@ class Gateway:
                 log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
                 await self._stop.wait()
                 self.ready = False
+                limits = self.config.limits
                 log.info("not ready any more; draining in %g s", limits.drain_delay_s)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._force.wait(), limits.drain_delay_s)
@@ -360,7 +339,6 @@ class Gateway:
         return AdminServer(make_app(self, access), sockets, access=access, context=context)
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
-        limits = self.config.limits
         host, port = spec.address
 
         def context() -> ssl.SSLContext | None:
@@ -375,22 +353,7 @@ class Gateway:
             assumed_principal=spec.assumed_principal,
             sockets=self._inherited.sockets(spec.name) if self._inherited is not None else (),
             reuse_port=self.config.reuse_port,
-            limits=DownstreamLimits(
-                handshake_timeout_s=limits.handshake_timeout_s,
-                headers_timeout_s=limits.headers_timeout_s,
-                idle_timeout_s=limits.idle_timeout_s,
-                max_age_s=limits.max_connection_age_s,
-                unread_s=limits.body_timeout_s,
-                max_header_bytes=limits.max_header_bytes,
-                max_headers=limits.max_headers,
-                max_concurrent_streams=limits.max_concurrent_streams,
-                arrivals=ArrivalLimits(
-                    max_connections=limits.max_connections,
-                    max_connections_per_address=limits.max_connections_per_address,
-                    max_handshakes_per_address=limits.max_handshakes_per_address,
-                    handshakes_per_second=limits.handshakes_per_second,
-                ),
-            ),
+            limits=downstream_limits(self.config.limits),
         )
 
     def reload(self) -> None:
@@ -438,7 +401,7 @@ class Gateway:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
         guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
-        return attempt(self.config, self._snapshot, guard, self._everyone)
+        return attempt(self._path, self.config, self._snapshot, guard, self._everyone)
 
     def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
         return self.membership.observed(self.membership.composed(listed))
@@ -481,6 +444,25 @@ class Gateway:
             self.plane.revoke(tls.revoked)
         _log_lists(tls)
 
+    def _settle(self, settings: Settings) -> bool:
+        """Put settings in force; tells whether any were others."""
+        status, before = self.status, self.config
+        if settings.restart != status.restart:
+            status.restart = self.metrics.restart_needed = settings.restart
+            if settings.restart:
+                log.warning("%s: needs a restart: %s", self._path, ", ".join(settings.restart))
+        self.config = settings.spec
+        if self.config == before:
+            return False
+        if self.plane is not None:
+            self.plane.retune(plane_tuning(self.config))
+            for listener in self.plane.listeners:
+                listener.retune(downstream_limits(self.config.limits))
+        if self._telemetry is not None:
+            self._telemetry.retune(self.config.telemetry)
+        log.info("%s: other settings are in force", self._path)
+        return True
+
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
         now = datetime.now(UTC)
@@ -488,6 +470,7 @@ class Gateway:
         if found.defect is not None:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
+        resettled = found.settings is not None and self._settle(found.settings)
         if found.tls is not None:
             self._put_in_use(found.tls)
             status.certificates_since = now
@@ -498,7 +481,7 @@ class Gateway:
             status.since = now
             status.files = found.loaded.sources.files
             status.warnings = told(found.loaded.warnings)
-        if found.loaded is not None or not (found.problems or self.metrics.last_reload_ok):
+        if found.loaded is not None or resettled or not (found.problems or self.metrics.last_reload_ok):
             status.history.append(ReloadEvent(now, status.revision))
             log.info("revision %s is in force", status.revision)
             _log_warnings(status)

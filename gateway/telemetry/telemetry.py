@@ -12,6 +12,7 @@ from gateway.recording import Decided
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
+from gateway.telemetry.spec import TelemetrySpec
 from gateway.telemetry.tracing import Trace, Tracing
 
 Sink = Callable[[Handoff, Decided], None]
@@ -55,6 +56,13 @@ class Telemetry:
         self._ended(handoff, decided, trace)
         for sink in self._sinks:
             sink(handoff, decided)
+
+    def retune(self, spec: TelemetrySpec) -> None:
+        """Sample spans and log lines at other rates."""
+        if spec.tracing is not None:
+            self.tracing.retune(spec.tracing)
+        if self.access_log is not None:
+            self.access_log.retune(spec.max_lines, spec.max_refused_lines)
 
     def defect(self) -> None:
         """Something of ours failed."""
