@@ -38,6 +38,8 @@ class Granted(msgspec.Struct, frozen=True):
     """How often these rules allow."""
     grants: tuple[Grant, ...] = ()
     """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
+    audited: bool = False
+    """Whether one of these rules wants what it allows recorded."""
 
     @property
     def staged(self) -> bool:
@@ -284,4 +286,5 @@ def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
         value,
         tuple(rule.limit for rule in distinct if rule.limit is not None),
         tuple(rule.grant for rule in distinct if rule.grant is not None),
+        any(rule.audited for rule in distinct),
     )

@@ -46,7 +46,7 @@ from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
-from gateway.recorder import Reader, Recorder
+from gateway.recorder import OnFailure, Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
 from gateway.telemetry.counters import Counters, Reading
@@ -301,12 +301,13 @@ class Gateway:
         if spec is None:
             return None
 
-        def refuse(refusing: bool) -> None:
+        def in_trouble(unrecorded: bool) -> None:
             assert self.plane is not None
-            self.plane.door.unrecorded = refusing
+            self.plane.unrecorded = unrecorded
+            self.plane.door.unrecorded = unrecorded and spec.on_failure is OnFailure.REFUSE
 
         signer = load_signer(spec.key.read_bytes()) if spec.key is not None else None
-        recorder = Recorder(loop, spec, signer, refuse, clock=time.time, entropy=os.urandom)
+        recorder = Recorder(loop, spec, signer, in_trouble, clock=time.time, entropy=os.urandom)
         self.metrics.registry.register(RecorderMetrics(recorder))
         return recorder
 

@@ -94,6 +94,13 @@ class Limits(Spec):
     per: Per = Per.PRINCIPAL
 
 
+class Audit(Enum):
+    """Whether a packet may go on though it cannot be recorded."""
+
+    REQUIRED = "required"
+    """It may not: while the flight recorder cannot write, it is refused, 503 not-recorded."""
+
+
 class Rule(Spec):
     """One rule: who, on which condition, and to which agents."""
 
@@ -108,11 +115,13 @@ class Rule(Spec):
     require: Require | None = None
     grant: Grant | None = None
     limits: Limits | None = None
+    audit: Audit | None = None
+    """Without one, what the gateway does for all packets holds: its ``recorder.onFailure``."""
 
     @model_validator(mode="after")
     def _a_deny_only_denies(self) -> Rule:
         if self.effect is Effect.DENY:
-            for field in ("require", "grant", "limits"):
+            for field in ("require", "grant", "limits", "audit"):
                 if getattr(self, field) is not None:
                     raise ErrorAt("goes with effect: allow; a deny takes no terms", field)
         return self

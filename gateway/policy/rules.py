@@ -72,6 +72,11 @@ class CompiledRule:
         return self.spec.grant
 
     @property
+    def audited(self) -> bool:
+        """Whether what it allows has to be recorded."""
+        return self.spec.audit is not None
+
+    @property
     def asks_agents_for_sender(self) -> bool:
         """Whether ``agentWhen`` reads who the sender is."""
         condition = self.spec.agent_when

@@ -47,6 +47,7 @@ _TAKEN_BACK = frozenset({Reason.DENIED_BY_POLICY, Reason.NO_POLICY_ALLOWS, Reaso
 _MAX_DIGITS = 19
 """A length of more is beyond every bound, and costs time to read."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
+_NOT_RECORDED = Refusal(Reason.NOT_RECORDED, "policy wants this recorded, and that cannot be now", retry_after_s=1)
 
 
 def _length(head: RequestHead) -> int | None:
@@ -352,7 +353,9 @@ class Exchange:
             return
         self.agent = agent
         granted = self.route.grants[agent.name]
-        if granted.limits or forward.signature is not None:
+        if granted.audited and self.plane.unrecorded:
+            self._refuse(_NOT_RECORDED)
+        elif granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
         elif self._once is not None or granted.staged:
             self._entered(None)
@@ -552,6 +555,8 @@ class Exchange:
                 self._let_go()
             elif agent is None:
                 self._break_off(otherwise)
+            elif plane.unrecorded and self.route.grants[agent.name].audited:
+                self._break_off(_NOT_RECORDED)
             else:
                 self._acquire(agent)
 

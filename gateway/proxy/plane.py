@@ -161,6 +161,8 @@ class DataPlane:
         self.stages: tuple[Stage, ...] = ()
         self.once: OnceOnly | None = None
         """Knows the packets that are done once; without one, there are none."""
+        self.unrecorded = False
+        """The flight recorder cannot write: what policy wants recorded is refused."""
         self._alone: set[Exchange] = set()
         """What goes on without its caller."""
         self.local: LocalRequests | None = None

@@ -312,6 +312,40 @@ def test_a_full_disk_refuses_packets_or_lets_them_go_on_and_nothing_is_lost_when
     assert (sending.refused == 0) == (on_failure == "continue")
 
 
+def test_rules_may_want_their_packets_recorded_while_others_go_on(agent: RawAgent, start_gateway: StartGateway) -> None:
+    rule = {"name": "all", "effect": "allow", "from": ["spiffe://mesh.local/**"], "audit": "required"}
+    settings = {"folder": "recorder", "onFailure": "continue"}
+    gateway = start_gateway([member(agent.port, capabilities=["code.execute", "code.deploy"])], recorder=settings)
+    audited = {**POLICY, "metadata": {"name": "a"}, "spec": {"capabilities": ["code.deploy"], "rules": [rule]}}
+    before = gateway.revision()
+    write_policy(gateway.folder, "audited", audited)
+    eventually(lambda: gateway.revision() != before)
+    limit = resource.RLIMIT_FSIZE
+    _, most = resource.prlimit(gateway.process.pid, limit)
+    with httpx.Client(base_url=gateway.plain_url, timeout=5, trust_env=False) as client:
+
+        def deploy() -> httpx.Response:
+            return client.get("/run", headers={"flight-capability": "code.deploy"})
+
+        assert deploy().status_code == 200
+        resource.prlimit(gateway.process.pid, limit, (1, most))
+        refused = eventually(lambda: answer if (answer := deploy()).status_code == 503 else None)
+        assert refused.json()["type"] == REFUSED
+        assert client.get("/run", headers=CAPABILITY).status_code == 200
+        assert gateway.admin("/readyz").status_code == 200
+        assert metric(gateway, "trouble") == 1
+        resource.prlimit(gateway.process.pid, limit, (most, most))
+        eventually(lambda: deploy().status_code == 200)
+
+
+def test_what_must_be_recorded_needs_a_recorder(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(agent.port)])
+    rule = {**POLICY["spec"]["rules"][0], "audit": "required"}
+    write_policy(gateway.folder, "test", {**POLICY, "spec": {**POLICY["spec"], "rules": [rule]}})
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "what must be recorded needs spec.recorder" in refused["problems"][0]
+
+
 @pytest.mark.slow
 def test_each_worker_has_a_chain_and_one_that_replaces_another_goes_on_with_it(
     agent: RawAgent, start_gateway: StartGateway, redis: RedisServer
