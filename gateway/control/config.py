@@ -280,6 +280,8 @@ class GatewaySpec(Spec):
         if self.workers > 1 and self.redis is None:
             message = "workers share signatures, conversations and registrations in a Redis: it takes spec.redis"
             raise ErrorAt(message, "workers")
+        if self.telemetry.records is not None and self.recorder is None:
+            raise ErrorAt("records are the flight recorder's: it takes spec.recorder", "telemetry", "records")
         if self.admin.tls and self.identity is None:
             raise ErrorAt("TLS needs spec.identity: certificate, key and trustBundle", "admin", "tls")
         return self
@@ -302,7 +304,7 @@ def load_config(path: Path) -> GatewaySpec:
 
     """
     spec, document = _read_config(path)
-    for collector in (spec.telemetry.logs, spec.telemetry.tracing):
+    for collector in (spec.telemetry.logs, spec.telemetry.tracing, spec.telemetry.records):
         if collector is not None:
             authorities(collector)  # while there is somebody to tell
     if spec.admin.token_file is not None:

@@ -54,11 +54,12 @@ from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.otlp import access_log as logged
-from gateway.telemetry.otlp import access_log_readings, tracing_readings
+from gateway.telemetry.otlp import access_log_readings, shipping, shipping_readings, tracing_readings
 from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.recorder import RecorderMetrics
+from gateway.telemetry.shipped import Shipped
 from gateway.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -207,14 +208,20 @@ class Gateway:
         spec = config.telemetry
         recorder = self._recorder(loop)
         tracing, access_log = traced(spec.tracing), logged(spec, loop)
-        for readings in (tracing_readings(tracing), access_log_readings(access_log)):
+        shipped = shipping(spec)
+        for readings in (tracing_readings(tracing), access_log_readings(access_log), shipping_readings(shipped)):
             self.metrics.registry.register(Counters(readings))
         telemetry = self._telemetry = Telemetry(
             self.metrics,
             tracing,
             self.recent,
             access_log,
-            sinks=(self.live.add, *((recorder.add,) if recorder is not None else ())),
+            sinks=(
+                self.live.add,
+                *((recorder.add,) if recorder is not None else ()),
+                *((lambda handoff, decided: shipped.add(Shipped(handoff, decided)),) if shipped is not None else ()),
+            ),
+            exports=(shipped.close,) if shipped is not None else (),
         )
         tuning = plane_tuning(config)
         plane = self.plane = DataPlane(

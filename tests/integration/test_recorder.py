@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -30,6 +32,7 @@ from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, POLICY, RawAgent, RunningGateway, StartGateway, eventually, member, write_policy
 from tests.fleet import numbers
 from tests.redis_server import RedisServer
+from tests.telemetry.collectors import attributes, over_http
 
 RECORDER = {"recorder": {"folder": "recorder"}}
 REFUSED = "urn:phoenixflight:not-recorded"
@@ -336,6 +339,26 @@ def test_rules_may_want_their_packets_recorded_while_others_go_on(agent: RawAgen
         assert metric(gateway, "trouble") == 1
         resource.prlimit(gateway.process.pid, limit, (most, most))
         eventually(lambda: deploy().status_code == 200)
+
+
+def test_records_go_to_a_collector_too_and_one_that_fails_costs_no_packet(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    with over_http() as collector:
+        telemetry = {"accessLog": "none", "records": {"otlpEndpoint": collector.url, "timeout": "1s"}}
+        gateway = start_gateway([member(agent.port)], telemetry=telemetry, **RECORDER)
+        with httpx.Client(base_url=gateway.plain_url, timeout=5, trust_env=False) as client:
+            assert client.get("/run?token=secret", headers={**CAPABILITY, "flight-id": '"one"'}).status_code == 200
+            (sent,) = eventually(lambda: list(collector.records))
+            assert sent.event_name == "phoenixflight.record"
+            assert attributes(sent)["flight.id"] == "one"
+            (kept,) = eventually(lambda: records(gateway))
+            assert json.loads(sent.body.string_value) == json.loads(msgspec.json.encode(kept))
+            collector.statuses = [400]
+            assert client.get("/run", headers=CAPABILITY).status_code == 200
+            eventually(lambda: 'unshipped_records_total{reason="collector"} 1.0' in gateway.admin("/metrics").text)
+            assert metric(gateway, "shipped_records_total") == 1
+            eventually(lambda: len(records(gateway)) == 2)
 
 
 def test_what_must_be_recorded_needs_a_recorder(agent: RawAgent, start_gateway: StartGateway) -> None:
