@@ -73,7 +73,8 @@ def shipping_readings(export: Export[Shipped] | None) -> tuple[Reading, ...]:
         return {(): export.exported if export is not None else 0}
 
     def unshipped() -> Mapping[tuple[str], int]:
-        return {(why,): count for why, count in export.dropped.items()} if export is not None else {}
+        counts = export.dropped if export is not None else {}
+        return {(why,): counts.get(why, 0) for why in ("queue", "collector")}
 
     taken = "Records of the flight recorder that the collector took."
     dropped = "Records of the flight recorder that the collector did not get, by reason."
