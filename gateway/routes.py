@@ -43,6 +43,8 @@ class Granted(msgspec.Struct, frozen=True):
     """What any of these rules says of the packet's context."""
     approvals: tuple[Ask, ...] = ()
     """What of these rules has to be approved, each of them."""
+    audited: bool = False
+    """Whether one of these rules wants what it allows recorded."""
 
     @property
     def staged(self) -> bool:
@@ -340,6 +342,7 @@ def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
         tuple(rule.grant for rule in distinct if rule.grant is not None),
         _terms([rule.context for rule in distinct if rule.context is not None]),
         tuple(rule.ask for rule in distinct if rule.ask is not None),
+        any(rule.audited for rule in distinct),
     )
 
 

@@ -76,6 +76,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
                 "since": _text(told.since),
                 "files": told.files,
                 "in_step_with_files": gateway.metrics.last_reload_ok,
+                "needs_restart": told.restart,
                 "last_refused": _event(told.last_refused) if told.last_refused else None,
                 "warnings": told.warnings,
                 "history": [_event(event) for event in told.history],

@@ -33,7 +33,7 @@ from gateway.explain import explain as explain_packet
 
 def explain(
     packet_id: Annotated[
-        str, typer.Argument(metavar="ID", help="A packet's id: one of the last that a running gateway had.")
+        str, typer.Argument(metavar="ID", help="A packet's id, of late or recorded by a running gateway.")
     ] = "",
     caller: Annotated[str, typer.Option("--from", help="The caller's SPIFFE id, of a packet that might be.")] = "",
     header: Annotated[list[str], typer.Option("--header", "-H", help="'name: value'; may be given again.")] = [],  # noqa: B006
@@ -91,6 +91,8 @@ def _explain_known(client: httpx.Client, admin: str, packet_id: str) -> None:
     came_to = f"allowed, to {recorded.agent}" if recorded.allow else f"refused: {recorded.reason}"
     typer.echo(f"{recorded.time.isoformat()} {recorded.flight_id} of {recorded.caller or 'nobody known'}")
     typer.echo(f"{recorded.capability}: {came_to}{by}, under revision {recorded.revision}")
+    if told.revision:
+        typer.echo(f"decided under revision {recorded.revision}, now {told.revision} is in force")
     if told.explanation is not None:
         typer.echo("\nunder what is in force now:")
         _print(told.explanation)

@@ -298,6 +298,8 @@ class GatewaySpec(Spec):
             raise ErrorAt(message, "workers")
         if self.contexts is not None and self.contexts.store is Kind.REDIS and self.redis is None:
             raise ErrorAt("store: redis takes spec.redis", "contexts", "store")
+        if self.telemetry.records is not None and self.recorder is None:
+            raise ErrorAt("records are the flight recorder's: it takes spec.recorder", "telemetry", "records")
         if self.admin.tls and self.identity is None:
             raise ErrorAt("TLS needs spec.identity: certificate, key and trustBundle", "admin", "tls")
         return self
@@ -313,12 +315,38 @@ class GatewayDocument(Spec):
 
 
 def load_config(path: Path) -> GatewaySpec:
+    """The configuration in `path`, as `read_config`, for a gateway that starts: what it begins with can be used.
+
+    Raises:
+        DocumentError: it cannot be read or is not valid.
+
+    """
+    spec, document = _read_config(path)
+    for collector in (spec.telemetry.logs, spec.telemetry.tracing, spec.telemetry.records):
+        if collector is not None:
+            authorities(collector)  # while there is somebody to tell
+    if spec.admin.token_file is not None:
+        _check_token(spec.admin.token_file)
+    if spec.recorder is not None:
+        _check_recorder(spec.recorder, document)
+    if spec.approvals.webhook is not None:
+        _check_webhook(spec.approvals.webhook, document)
+    if spec.contexts is not None:
+        _check_contexts(spec.contexts, document)
+    return spec
+
+
+def read_config(path: Path) -> GatewaySpec:
     """The configuration in `path`, its paths made absolute against the file's folder.
 
     Raises:
         DocumentError: it cannot be read or is not valid.
 
     """
+    return _read_config(path)[0]
+
+
+def _read_config(path: Path) -> tuple[GatewaySpec, Document]:
     text = read_text(path)
     document, content = single(text, str(path), "Gateway", GatewayDocument)
     spec = content.spec
@@ -347,79 +375,78 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / authority.certificate, key=base / authority.key
         )
     if spec.admin.token_file is not None:
-        changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    changes["telemetry"] = telemetry = spec.telemetry.under(base)
-    for collector in (telemetry.logs, telemetry.tracing):
-        if collector is not None:
-            authorities(collector)  # while there is somebody to tell
-    if spec.approvals.webhook is not None:
-        changes["approvals"] = spec.approvals.model_copy(
-            update={"webhook": _checked_webhook(spec.approvals.webhook, base, document)}
-        )
+        changes["admin"] = spec.admin.model_copy(update={"token_file": base / spec.admin.token_file})
+    changes["telemetry"] = spec.telemetry.under(base)
     if spec.recorder is not None:
-        changes["recorder"] = _checked_recorder(spec.recorder, base, document)
+        files: dict[str, object] = {"folder": base / spec.recorder.folder}
+        if spec.recorder.key is not None:
+            files["key"] = base / spec.recorder.key
+        changes["recorder"] = spec.recorder.model_copy(update=files)
+    webhook = spec.approvals.webhook
+    if webhook is not None:
+        named: dict[str, object] = {"secret_file": base / webhook.secret_file}
+        if webhook.ca_file is not None:
+            named["ca_file"] = base / webhook.ca_file
+        changes["approvals"] = spec.approvals.model_copy(update={"webhook": webhook.model_copy(update=named)})
     if spec.contexts is not None:
-        changes["contexts"] = _checked_contexts(spec.contexts, base, document)
-    return spec.model_copy(update=changes)
+        changes["contexts"] = _contexts_under(spec.contexts, base)
+    return spec.model_copy(update=changes), document
 
 
-def _checked_contexts(spec: ContextSpec, base: Path, document: Document) -> ContextSpec:
+def _contexts_under(spec: ContextSpec, base: Path) -> ContextSpec:
     changes: dict[str, object] = {"keys": tuple(base / path for path in spec.keys)}
-    at, where = "keys", "spec.contexts.keys"
-    try:
-        load_keys(base / path for path in spec.keys)
-        if spec.folder is not None:
-            at, where = "folder", f"spec.contexts.folder: {base / spec.folder} cannot be written"
-            changes["folder"] = base / spec.folder
-            probe(base / spec.folder)
-        if spec.s3 is not None:
-            at, where = "s3", "spec.contexts.s3.credentials"
-            credentials = base / spec.s3.credentials
-            changes["s3"] = spec.s3.model_copy(update={"credentials": credentials})
-            load_credentials(credentials)
-    except (KeyFileError, OSError, ValueError) as error:
-        raise DocumentError([document.problem(("spec", "contexts", at), f"{where}: {error}")]) from None
+    if spec.folder is not None:
+        changes["folder"] = base / spec.folder
+    if spec.s3 is not None:
+        changes["s3"] = spec.s3.model_copy(update={"credentials": base / spec.s3.credentials})
     return spec.model_copy(update=changes)
 
 
-def _checked_recorder(spec: RecorderSpec, base: Path, document: Document) -> RecorderSpec:
-    changes: dict[str, object] = {"folder": base / spec.folder}
+def _check_recorder(spec: RecorderSpec, document: Document) -> None:
     try:
-        probe(base / spec.folder)
+        probe(spec.folder)
     except OSError as error:
-        message = f"spec.recorder.folder: {base / spec.folder} cannot be written: {error.strerror or error}"
+        message = f"spec.recorder.folder: {spec.folder} cannot be written: {error.strerror or error}"
         raise DocumentError([document.problem(("spec", "recorder", "folder"), message)]) from None
     if spec.key is not None:
-        changes["key"] = base / spec.key
         try:
-            load_signer((base / spec.key).read_bytes())
+            load_signer(spec.key.read_bytes())
         except (OSError, ValueError) as error:
-            message = f"spec.recorder.key: {base / spec.key} cannot be used: {error}"
+            message = f"spec.recorder.key: {spec.key} cannot be used: {error}"
             raise DocumentError([document.problem(("spec", "recorder", "key"), message)]) from None
-    return spec.model_copy(update=changes)
 
 
-def _checked_webhook(spec: WebhookSpec, base: Path, document: Document) -> WebhookSpec:
-    changes: dict[str, object] = {"secret_file": base / spec.secret_file}
+def _check_contexts(spec: ContextSpec, document: Document) -> None:
+    at, where = "keys", "spec.contexts.keys"
+    try:
+        load_keys(spec.keys)
+        if spec.folder is not None:
+            at, where = "folder", f"spec.contexts.folder: {spec.folder} cannot be written"
+            probe(spec.folder)
+        if spec.s3 is not None:
+            at, where = "s3", "spec.contexts.s3.credentials"
+            load_credentials(spec.s3.credentials)
+    except (KeyFileError, OSError, ValueError) as error:
+        raise DocumentError([document.problem(("spec", "contexts", at), f"{where}: {error}")]) from None
+
+
+def _check_webhook(spec: WebhookSpec, document: Document) -> None:
     where = ("spec", "approvals", "webhook")
     try:
-        read_secret((base / spec.secret_file).read_text(encoding="ascii"))
+        read_secret(spec.secret_file.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        message = f"spec.approvals.webhook.secretFile: {base / spec.secret_file} cannot be used: {error}"
+        message = f"spec.approvals.webhook.secretFile: {spec.secret_file} cannot be used: {error}"
         raise DocumentError([document.problem((*where, "secretFile"), message)]) from None
     if spec.ca_file is not None:
-        changes["ca_file"] = base / spec.ca_file
         try:
-            ssl.create_default_context(cafile=base / spec.ca_file)
+            ssl.create_default_context(cafile=spec.ca_file)
         except (OSError, ssl.SSLError) as error:
-            message = f"spec.approvals.webhook.caFile: {base / spec.ca_file} cannot be used: {error}"
+            message = f"spec.approvals.webhook.caFile: {spec.ca_file} cannot be used: {error}"
             raise DocumentError([document.problem((*where, "caFile"), message)]) from None
-    return spec.model_copy(update=changes)
 
 
-def _checked_token(path: Path) -> Path:
+def _check_token(path: Path) -> None:
     try:
         read_token(path)
     except (OSError, ValueError) as error:
         raise DocumentError([Problem(str(path), 1, 1, f"the admin token cannot be used: {error}")]) from None
-    return path

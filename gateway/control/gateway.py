@@ -10,10 +10,10 @@ import random
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
 from gateway.admin.access import Access
@@ -46,6 +46,7 @@ from gateway.control.reload import (
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
+from gateway.control.tuning import Settings, downstream_limits, plane_tuning
 from gateway.control.worker import Inherited
 from gateway.decision import Snapshot, uuid7
 from gateway.documents import DocumentError
@@ -53,20 +54,15 @@ from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
 from gateway.proxy.approvals import Approvals
 from gateway.proxy.budgets import Budgets
-from gateway.proxy.clocks import Clocks
 from gateway.proxy.context_stage import ContextStage
 from gateway.proxy.contexts import ContextRequests
-from gateway.proxy.downstream import DownstreamLimits
-from gateway.proxy.handshakes import ArrivalLimits
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
-from gateway.proxy.retries import RetryLimits
 from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
-from gateway.proxy.upstream import UpstreamLimits
-from gateway.recorder import Reader, Recorder
+from gateway.recorder import OnFailure, Reader, Recorder
 from gateway.recorder.heads import load_signer
 from gateway.routing import Agent
 from gateway.telemetry.approvals import ApprovalMetrics
@@ -77,11 +73,12 @@ from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.otlp import access_log as logged
-from gateway.telemetry.otlp import access_log_readings, tracing_readings
+from gateway.telemetry.otlp import access_log_readings, shipping, shipping_readings, tracing_readings
 from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.recorder import RecorderMetrics
+from gateway.telemetry.shipped import Shipped
 from gateway.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -94,8 +91,8 @@ OPEN_INTERVAL_S = 2.0
 class Gateway:
     """Owns the data plane, the admin port and the watcher."""
 
-    def __init__(self, config: GatewaySpec, inherited: Inherited | None = None) -> None:
-        """Read and check everything; `inherited` makes it one worker of several.
+    def __init__(self, path: Path, config: GatewaySpec, inherited: Inherited | None = None) -> None:
+        """Read and check everything; `config` is what `path` says; `inherited` makes it one worker of several.
 
         Raises:
             DocumentError: policies or members are not valid, or a secret cannot be used.
@@ -103,6 +100,8 @@ class Gateway:
 
         """
         self.config = config
+        """The settings in force."""
+        self._path = path.absolute()
         self._inherited = inherited
         self._changed = asyncio.Event()
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
@@ -177,6 +176,7 @@ class Gateway:
         """What the flight recorder has, where there is one."""
         self.ready = False
         self.plane: DataPlane | None = None
+        self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._files_changed = False
@@ -243,16 +243,22 @@ class Gateway:
         spec = config.telemetry
         recorder = self._recorder(loop)
         tracing, access_log = traced(spec.tracing), logged(spec, loop)
-        for readings in (tracing_readings(tracing), access_log_readings(access_log)):
+        shipped = shipping(spec)
+        for readings in (tracing_readings(tracing), access_log_readings(access_log), shipping_readings(shipped)):
             self.metrics.registry.register(Counters(readings))
-        telemetry = Telemetry(
+        telemetry = self._telemetry = Telemetry(
             self.metrics,
             tracing,
             self.recent,
             access_log,
-            sinks=(self.live.add, *((recorder.add,) if recorder is not None else ())),
+            sinks=(
+                self.live.add,
+                *((recorder.add,) if recorder is not None else ()),
+                *((lambda handoff, decided: shipped.add(Shipped(handoff, decided)),) if shipped is not None else ()),
+            ),
+            exports=(shipped.close,) if shipped is not None else (),
         )
-        limits = config.limits
+        tuning = plane_tuning(config)
         plane = self.plane = DataPlane(
             loop,
             telemetry,
@@ -261,35 +267,14 @@ class Gateway:
             replay=self.shared.replay,
             health=self.membership.health,
             leases=self.shared.leases,
-            bound=config.ring.bound,
-            upstream_limits=UpstreamLimits(
-                connect_timeout_s=limits.connect_timeout_s,
-                idle_timeout_s=limits.upstream_idle_timeout_s,
-                max_age_s=limits.upstream_max_connection_age_s,
-                ping_after_s=limits.upstream_ping_after_s,
-                ping_timeout_s=limits.upstream_ping_timeout_s,
-                max_connections=limits.max_connections_per_agent,
-                max_pending=limits.max_pending_per_agent,
-                max_in_flight=limits.max_in_flight_per_agent,
-            ),
-            caps=Caps(limits.max_in_flight_per_capability, limits.max_pending_per_capability),
-            clocks=Clocks(
-                body_s=limits.body_timeout_s,
-                body_rate=limits.min_body_rate,
-                response_s=limits.response_timeout_s,
-                idle_s=limits.stream_idle_timeout_s,
-                ceiling_s=limits.max_stream_duration_s,
-                keep_alive_s=limits.sse_keep_alive_s,
-            ),
-            retries=RetryLimits(
-                attempts=config.retries.attempts,
-                budget_percent=config.retries.budget_percent,
-                budget_floor=config.retries.budget_floor,
-                backoff_s=config.retries.backoff_s,
-            ),
-            max_body_bytes=limits.max_body_bytes or sys.maxsize,
-            max_timeout_s=limits.max_timeout_s,
-            overload=config.overload,
+            bound=tuning.bound,
+            upstream_limits=tuning.upstream,
+            caps=Caps(tuning.max_in_flight_per_capability, tuning.max_pending_per_capability),
+            clocks=tuning.clocks,
+            retries=tuning.retries,
+            max_body_bytes=tuning.max_body_bytes,
+            max_timeout_s=tuning.max_timeout_s,
+            overload=tuning.overload,
             broker=self.broker,
         )
         plane.snapshot = self._snapshot
@@ -338,7 +323,9 @@ class Gateway:
                 following = [tasks.create_task(each) for each in (*lasting, *more)]
                 if self.shared.contexts is not None:
                     following.append(tasks.create_task(self.shared.contexts.run()))
-                tasks.create_task(watch(config, self.reload, self._stop, lambda: self._loaded.secret_files))
+                tasks.create_task(
+                    watch(self._path, lambda: self.config, self.reload, self._stop, lambda: self._loaded.secret_files)
+                )
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
@@ -346,6 +333,7 @@ class Gateway:
                 log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
                 await self._stop.wait()
                 self.ready = False
+                limits = self.config.limits
                 log.info("not ready any more; draining in %g s", limits.drain_delay_s)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._force.wait(), limits.drain_delay_s)
@@ -421,12 +409,13 @@ class Gateway:
         if spec is None:
             return None
 
-        def refuse(refusing: bool) -> None:
+        def in_trouble(unrecorded: bool) -> None:
             assert self.plane is not None
-            self.plane.door.unrecorded = refusing
+            self.plane.unrecorded = unrecorded
+            self.plane.door.unrecorded = unrecorded and spec.on_failure is OnFailure.REFUSE
 
         signer = load_signer(spec.key.read_bytes()) if spec.key is not None else None
-        recorder = Recorder(loop, spec, signer, refuse, clock=time.time, entropy=os.urandom)
+        recorder = Recorder(loop, spec, signer, in_trouble, clock=time.time, entropy=os.urandom)
         self.metrics.registry.register(RecorderMetrics(recorder))
         return recorder
 
@@ -459,7 +448,6 @@ class Gateway:
         return AdminServer(make_app(self, access), sockets, access=access, context=context)
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
-        limits = self.config.limits
         host, port = spec.address
 
         def context() -> ssl.SSLContext | None:
@@ -474,22 +462,7 @@ class Gateway:
             assumed_principal=spec.assumed_principal,
             sockets=self._inherited.sockets(spec.name) if self._inherited is not None else (),
             reuse_port=self.config.reuse_port,
-            limits=DownstreamLimits(
-                handshake_timeout_s=limits.handshake_timeout_s,
-                headers_timeout_s=limits.headers_timeout_s,
-                idle_timeout_s=limits.idle_timeout_s,
-                max_age_s=limits.max_connection_age_s,
-                unread_s=limits.body_timeout_s,
-                max_header_bytes=limits.max_header_bytes,
-                max_headers=limits.max_headers,
-                max_concurrent_streams=limits.max_concurrent_streams,
-                arrivals=ArrivalLimits(
-                    max_connections=limits.max_connections,
-                    max_connections_per_address=limits.max_connections_per_address,
-                    max_handshakes_per_address=limits.max_handshakes_per_address,
-                    handshakes_per_second=limits.handshakes_per_second,
-                ),
-            ),
+            limits=downstream_limits(self.config.limits),
         )
 
     def reload(self) -> None:
@@ -537,7 +510,7 @@ class Gateway:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
         guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
-        found = attempt(self.config, self._snapshot, guard, self._everyone)
+        found = attempt(self._path, self.config, self._snapshot, guard, self._everyone)
         return with_secrets(found, self._loaded, self.broker.secrets)
 
     def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
@@ -581,6 +554,25 @@ class Gateway:
             self.plane.revoke(tls.revoked)
         _log_lists(tls)
 
+    def _settle(self, settings: Settings) -> bool:
+        """Put settings in force; tells whether any were others."""
+        status, before = self.status, self.config
+        if settings.restart != status.restart:
+            status.restart = self.metrics.restart_needed = settings.restart
+            if settings.restart:
+                log.warning("%s: needs a restart: %s", self._path, ", ".join(settings.restart))
+        self.config = settings.spec
+        if self.config == before:
+            return False
+        if self.plane is not None:
+            self.plane.retune(plane_tuning(self.config))
+            for listener in self.plane.listeners:
+                listener.retune(downstream_limits(self.config.limits))
+        if self._telemetry is not None:
+            self._telemetry.retune(self.config.telemetry)
+        log.info("%s: other settings are in force", self._path)
+        return True
+
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
         now = datetime.now(UTC)
@@ -588,6 +580,7 @@ class Gateway:
         if found.defect is not None:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
+        resettled = found.settings is not None and self._settle(found.settings)
         if found.tls is not None:
             self._put_in_use(found.tls)
             status.certificates_since = now
@@ -600,7 +593,7 @@ class Gateway:
             status.since = now
             status.files = found.loaded.sources.files
             status.warnings = told(found.loaded.warnings)
-        if found.loaded is not None or not (found.problems or self.metrics.last_reload_ok):
+        if found.loaded is not None or resettled or not (found.problems or self.metrics.last_reload_ok):
             status.history.append(ReloadEvent(now, status.revision))
             log.info("revision %s is in force", status.revision)
             _log_warnings(status)

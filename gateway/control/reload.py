@@ -20,10 +20,11 @@ from watchfiles import Change, awatch
 
 from gateway.brokering.secrets import Secrets, read_secrets
 from gateway.control import snapshot as snapshots
-from gateway.control.config import GatewaySpec
+from gateway.control.config import GatewaySpec, read_config
 from gateway.control.files import CONFIG_MAP_LINK
 from gateway.control.snapshot import Everyone, Loaded, only_files
 from gateway.control.tls import TlsContexts, TlsError, tls_files
+from gateway.control.tuning import Settings, settled
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError
 from gateway.recording import Decided, Flip, flip, record, redecide
@@ -61,6 +62,8 @@ class Status:
     warnings: tuple[str, ...]
     """What `gateway.policy.lint` says of the set in force."""
     certificates_since: datetime
+    restart: tuple[str, ...] = ()
+    """Settings that gateway.yaml has otherwise, and that come into force when the gateway starts again."""
     last_refused: ReloadEvent | None = None
     history: deque[ReloadEvent] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     """The newest last."""
@@ -70,6 +73,8 @@ class Status:
 class Attempt:
     """What one reading of all files came to."""
 
+    settings: Settings | None
+    """``None`` when gateway.yaml could not be used."""
     tls: TlsContexts | None
     """``None`` when the certificates could not be used."""
     loaded: Loaded | None
@@ -113,30 +118,50 @@ class FlipGuard:
 
 
 def attempt(
+    path: Path,
     config: GatewaySpec,
     in_force: Snapshot,
     guard: FlipGuard | None = None,
     everyone: Everyone = only_files,
 ) -> Attempt:
-    """Read and check every file, to be put in force where it differs from `in_force`.  For a thread."""
+    """Read and check every file, to be put in force where it differs from what is.  For a thread.
+
+    Args:
+        path: the file of the configuration.
+        config: the settings in force.
+        in_force: the snapshot in force.
+        guard: what may hold a set back.
+        everyone: adds the members that are not in files.
+
+    """
     try:
         with beside_the_loop():
-            return _attempt(config, in_force, guard, everyone)
+            return _attempt(path, config, in_force, guard, everyone)
     except Exception as defect:
-        return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
+        return Attempt(None, None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
 
 
-def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone) -> Attempt:
+def _attempt(
+    path: Path, config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone
+) -> Attempt:
+    settings: Settings | None = None
+    moved = False
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
     problems: list[object] = []
+    try:
+        settings = settled(config, read_config(path))
+        moved = _places(config) != _places(settings.spec)
+        config = settings.spec
+    except DocumentError as error:
+        problems += error.problems  # the settings in force stay, and policies are read all the same: one may be a deny
     try:
         tls = TlsContexts.load(config.identity, config.connect_authority)
     except TlsError as error:
         problems.append(error)
     try:
         sources = snapshots.read(config)
-        if sources.revision != in_force.revision:
+        if sources.revision != in_force.revision or moved or _otherwise(config, in_force):
             loaded = snapshots.build(sources, config, everyone, in_force)
             objection = guard.objection(in_force, loaded.snapshot) if guard is not None else ""
             if objection:
@@ -144,7 +169,17 @@ def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, e
                 loaded = None
     except DocumentError as error:
         problems += error.problems
-    return Attempt(tls, loaded, told(problems))
+    return Attempt(settings, tls, loaded, told(problems))
+
+
+def _places(config: GatewaySpec) -> tuple[Path | None, ...]:
+    return config.policies, config.members, config.keys
+
+
+def _otherwise(config: GatewaySpec, in_force: Snapshot) -> bool:
+    """Whether a snapshot of the same files would differ by its settings."""
+    wanted = config.trusted_hops, config.zone, config.ring.points
+    return wanted != (in_force.trusted_hops, in_force.zone, in_force.points)
 
 
 def with_secrets(found: Attempt, in_use: Loaded, before: Secrets) -> Attempt:
@@ -186,31 +221,37 @@ def beside_the_loop() -> Iterator[None]:
 
 
 async def watch(
-    config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event, also: Callable[[], frozenset[Path]]
+    path: Path,
+    in_force: Callable[[], GatewaySpec],
+    changed: Callable[[], None],
+    stop: asyncio.Event,
+    also: Callable[[], frozenset[Path]],
 ) -> None:
-    """Call `changed` each time that a file which `config` or a document names may have changed, until `stop`.
+    """Call `changed` each time that a file that the settings or a document names may have changed, until `stop`.
 
     Args:
-        config: the configuration.
+        path: of the settings themselves, which may change, too.
+        in_force: gives the settings.
         changed: called.
         stop: ends it.
         also: gives the files that the documents in force name.
 
     """
-    named = {config.members, *tls_files(config.identity, config.connect_authority)}
-    if config.keys is not None:
-        named.add(config.keys)
-    if config.authority is not None:
-        named.update(config.authority.keys)
 
-    def concerns_us(_: Change, name: str) -> bool:
-        path = Path(name)
-        if path.name == CONFIG_MAP_LINK or path in named or path in also():
-            return True
-        return config.policies in (path, path.parent)
+    def files() -> set[Path]:
+        config = in_force()
+        keys = () if config.keys is None else (config.keys,)
+        signing = () if config.authority is None else config.authority.keys
+        tls = tls_files(config.identity, config.connect_authority)
+        return {path, config.members, *tls, *keys, *signing, *also()}
 
     def folders() -> set[Path]:
-        return {config.policies, config.policies.parent, *(file.parent for file in (*named, *also()))}
+        policies = in_force().policies
+        return {policies, policies.parent, *(file.parent for file in files())}
+
+    def concerns_us(_: Change, name: str) -> bool:
+        seen = Path(name)
+        return seen.name == CONFIG_MAP_LINK or seen in files() or in_force().policies in (seen, seen.parent)
 
     while not stop.is_set():
         watched = _identities(folders())
@@ -228,7 +269,7 @@ async def watch(
                 if changes or fresh:  # the first time, for what changed before the folders were watched
                     changed()
                 fresh = False
-                # A folder that was removed or replaced takes its watch with it.
+                # A folder that was removed or replaced takes its watch with it; and the settings may name others now.
                 if _identities(folders()) != watched:
                     break
         except FileNotFoundError:  # it went away between the two

@@ -160,6 +160,13 @@ def build(
             problems.append(
                 Problem(sources.members[0], 1, 1, f"{agent.name} is reached over TLS, which needs spec.identity")
             )
+    if config.recorder is None:
+        problems += [
+            each.document.problem(("spec", "rules", index, "audit"), "what must be recorded needs spec.recorder")
+            for each in policies.trust
+            for index, rule in enumerate(each.policy.spec.rules)
+            if rule.audit is not None
+        ]
     if problems:
         raise DocumentError(problems)
     compiled = PolicySet(each.policy for each in policies.trust)

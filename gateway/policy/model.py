@@ -140,6 +140,13 @@ class Limits(Spec):
     per: Per = Per.PRINCIPAL
 
 
+class Audit(Enum):
+    """Whether a packet may go on though it cannot be recorded."""
+
+    REQUIRED = "required"
+    """It may not: while the flight recorder cannot write, it is refused, 503 not-recorded."""
+
+
 class Rule(Spec):
     """One rule: who, on which condition, and to which agents."""
 
@@ -157,11 +164,13 @@ class Rule(Spec):
     limits: Limits | None = None
     approval: Approval | None = None
     """Of an ask."""
+    audit: Audit | None = None
+    """Without one, what the gateway does for all packets holds: its ``recorder.onFailure``."""
 
     @model_validator(mode="after")
     def _a_deny_only_denies(self) -> Rule:
         if self.effect is Effect.DENY:
-            for field in ("require", "grant", "deliver", "limits"):
+            for field in ("require", "grant", "deliver", "limits", "audit"):
                 if getattr(self, field) is not None:
                     raise ErrorAt("goes with effect: allow or ask; a deny takes no terms", field)
         if self.approval is not None and self.effect is not Effect.ASK:

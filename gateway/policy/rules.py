@@ -135,6 +135,10 @@ class CompiledRule:
         inline = deliver is not None and deliver.context is ContextDelivery.INLINE
         return ContextTerms(required, inline) if required or inline else None
 
+    def audited(self) -> bool:
+        """Whether what it allows has to be recorded."""
+        return self.spec.audit is not None
+
     @property
     def asks_agents_for_sender(self) -> bool:
         """Whether ``agentWhen`` reads who the sender is."""

@@ -59,6 +59,7 @@ _TAKEN_BACK = frozenset(
 _MAX_DIGITS = 19
 """A length of more is beyond every bound, and costs time to read."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
+_NOT_RECORDED = Refusal(Reason.NOT_RECORDED, "policy wants this recorded, and that cannot be now", retry_after_s=1)
 
 
 def _length(head: RequestHead) -> int | None:
@@ -393,7 +394,9 @@ class Exchange:
             return
         self.agent = agent
         granted = self.route.grants[agent.name]
-        if granted.limits or forward.signature is not None:
+        if granted.audited and self.plane.unrecorded:
+            self._refuse(_NOT_RECORDED)
+        elif granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
         elif self._once is not None or self._staged(agent):
             self._entered(None)
@@ -692,6 +695,8 @@ class Exchange:
                 self._let_go()
             elif agent is None:
                 self._break_off(otherwise)
+            elif plane.unrecorded and route.grants[agent.name].audited:
+                self._break_off(_NOT_RECORDED)
             elif plane.contexts is not None and (forward.packet.context or route.grants[agent.name].context):
                 plane.contexts.hand_to(agent, self, handed(agent))
             else:

@@ -35,6 +35,7 @@ from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.stages import Stage
+from gateway.proxy.tuning import Tuning
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -170,6 +171,8 @@ class DataPlane:
         )
         self.once: OnceOnly | None = None
         """Knows the packets that are done once; without one, there are none."""
+        self.unrecorded = False
+        """The flight recorder cannot write: what policy wants recorded is refused."""
         self._alone: set[Exchange] = set()
         """What goes on without its caller."""
         self.local: LocalRequests | None = None
@@ -215,6 +218,20 @@ class DataPlane:
         if self._to_judge and self._judging_since is None:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
+
+    def retune(self, tuning: Tuning) -> None:
+        """Go by other bounds and clocks from now on; what has begun keeps its clocks."""
+        self._upstream_limits = tuning.upstream
+        for pool in self._pools.values():
+            pool.retune(tuning.upstream)
+        self.clocks = tuning.clocks
+        self.retries.retune(tuning.retries)
+        self.door.retune(tuning.overload)
+        self.monitor.retune(tuning.overload)
+        self.caps.retune(tuning.max_in_flight_per_capability, tuning.max_pending_per_capability)
+        self.max_body_bytes = tuning.max_body_bytes
+        self.max_timeout_s = tuning.max_timeout_s
+        self.placement.retune(tuning.bound)
 
     def exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
         """Everything that is open."""

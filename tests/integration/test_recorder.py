@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -30,6 +32,7 @@ from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, POLICY, RawAgent, RunningGateway, StartGateway, eventually, member, write_policy
 from tests.fleet import numbers
 from tests.redis_server import RedisServer
+from tests.telemetry.collectors import attributes, over_http
 
 RECORDER = {"recorder": {"folder": "recorder"}}
 REFUSED = "urn:phoenixflight:not-recorded"
@@ -310,6 +313,60 @@ def test_a_full_disk_refuses_packets_or_lets_them_go_on_and_nothing_is_lost_when
     verified(gateway)
     assert {each.flight_id for each in records(gateway)} >= set(sending.answered)
     assert (sending.refused == 0) == (on_failure == "continue")
+
+
+def test_rules_may_want_their_packets_recorded_while_others_go_on(agent: RawAgent, start_gateway: StartGateway) -> None:
+    rule = {"name": "all", "effect": "allow", "from": ["spiffe://mesh.local/**"], "audit": "required"}
+    settings = {"folder": "recorder", "onFailure": "continue"}
+    gateway = start_gateway([member(agent.port, capabilities=["code.execute", "code.deploy"])], recorder=settings)
+    audited = {**POLICY, "metadata": {"name": "a"}, "spec": {"capabilities": ["code.deploy"], "rules": [rule]}}
+    before = gateway.revision()
+    write_policy(gateway.folder, "audited", audited)
+    eventually(lambda: gateway.revision() != before)
+    limit = resource.RLIMIT_FSIZE
+    _, most = resource.prlimit(gateway.process.pid, limit)
+    with httpx.Client(base_url=gateway.plain_url, timeout=5, trust_env=False) as client:
+
+        def deploy() -> httpx.Response:
+            return client.get("/run", headers={"flight-capability": "code.deploy"})
+
+        assert deploy().status_code == 200
+        resource.prlimit(gateway.process.pid, limit, (1, most))
+        refused = eventually(lambda: answer if (answer := deploy()).status_code == 503 else None)
+        assert refused.json()["type"] == REFUSED
+        assert client.get("/run", headers=CAPABILITY).status_code == 200
+        assert gateway.admin("/readyz").status_code == 200
+        assert metric(gateway, "trouble") == 1
+        resource.prlimit(gateway.process.pid, limit, (most, most))
+        eventually(lambda: deploy().status_code == 200)
+
+
+def test_records_go_to_a_collector_too_and_one_that_fails_costs_no_packet(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    with over_http() as collector:
+        telemetry = {"accessLog": "none", "records": {"otlpEndpoint": collector.url, "timeout": "1s"}}
+        gateway = start_gateway([member(agent.port)], telemetry=telemetry, **RECORDER)
+        with httpx.Client(base_url=gateway.plain_url, timeout=5, trust_env=False) as client:
+            assert client.get("/run?token=secret", headers={**CAPABILITY, "flight-id": '"one"'}).status_code == 200
+            (sent,) = eventually(lambda: list(collector.records))
+            assert sent.event_name == "phoenixflight.record"
+            assert attributes(sent)["flight.id"] == "one"
+            (kept,) = eventually(lambda: records(gateway))
+            assert json.loads(sent.body.string_value) == json.loads(msgspec.json.encode(kept))
+            collector.statuses = [400]
+            assert client.get("/run", headers=CAPABILITY).status_code == 200
+            eventually(lambda: 'unshipped_records_total{reason="collector"} 1.0' in gateway.admin("/metrics").text)
+            assert metric(gateway, "shipped_records_total") == 1
+            eventually(lambda: len(records(gateway)) == 2)
+
+
+def test_what_must_be_recorded_needs_a_recorder(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(agent.port)])
+    rule = {**POLICY["spec"]["rules"][0], "audit": "required"}
+    write_policy(gateway.folder, "test", {**POLICY, "spec": {**POLICY["spec"], "rules": [rule]}})
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "what must be recorded needs spec.recorder" in refused["problems"][0]
 
 
 @pytest.mark.slow
