@@ -356,8 +356,8 @@ def _read_config(path: Path) -> tuple[GatewaySpec, Document]:
     if spec.keys is not None:
         changes["keys"] = base / spec.keys
     if spec.authority is not None:
-        files = tuple(base / file for file in spec.authority.keys)
-        changes["authority"] = spec.authority.model_copy(update={"keys": files})
+        signing = tuple(base / file for file in spec.authority.keys)
+        changes["authority"] = spec.authority.model_copy(update={"keys": signing})
     if spec.kubernetes is not None and spec.kubernetes.kubeconfig is not None:
         kubeconfig = base / spec.kubernetes.kubeconfig
         changes["kubernetes"] = spec.kubernetes.model_copy(update={"kubeconfig": kubeconfig})

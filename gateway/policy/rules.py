@@ -135,6 +135,7 @@ class CompiledRule:
         inline = deliver is not None and deliver.context is ContextDelivery.INLINE
         return ContextTerms(required, inline) if required or inline else None
 
+    @property
     def audited(self) -> bool:
         """Whether what it allows has to be recorded."""
         return self.spec.audit is not None
