@@ -173,13 +173,15 @@ def _attempt(
 
 
 def _places(config: GatewaySpec) -> tuple[Path | None, ...]:
-    return config.policies, config.members, config.keys
+    signing = config.authority.keys if config.authority is not None else ()
+    return config.policies, config.members, config.keys, *signing
 
 
 def _otherwise(config: GatewaySpec, in_force: Snapshot) -> bool:
     """Whether a snapshot of the same files would differ by its settings."""
-    wanted = config.trusted_hops, config.zone, config.ring.points
-    return wanted != (in_force.trusted_hops, in_force.zone, in_force.points)
+    wanted = config.trusted_hops, config.zone, config.ring.points, config.authority
+    authority = in_force.authority.spec if in_force.authority is not None else None
+    return wanted != (in_force.trusted_hops, in_force.zone, in_force.points, authority)
 
 
 def with_secrets(found: Attempt, in_use: Loaded, before: Secrets) -> Attempt:
