@@ -80,7 +80,7 @@ def test_what_was_recorded_replays_without_flips_under_the_policies_that_were_in
     agents = [member(agent.port), member(agent.port, "executor-2")]
     gateway = start_gateway(agents, **RECORDER)
     signing = FlightAuth.from_svid(certs / "planner.pem", certs / "planner-key.pem")
-    secrets = {"authorization": "Bearer secret", "cookie": "secret=1", "flight-credential": "secret", "x-key": "secret"}
+    secrets = {"authorization": "Bearer secret", "cookie": "secret=1", "x-key": "secret"}
     with gateway.client(http2=True) as planner, gateway.client("mallory") as mallory:
         for number in range(20):
             planner.post(f"/run?secret={number}", headers={**CAPABILITY, **secrets}, content=b"secret")
@@ -89,7 +89,8 @@ def test_what_was_recorded_replays_without_flips_under_the_policies_that_were_in
         planner.post("/run")
         planner.post("/run", headers={"flight-capability": "made.up"})
         mallory.post("/run", headers=CAPABILITY)
-    found = recorded(gateway, 25)
+        planner.post("/run", headers={**CAPABILITY, "flight-credential": "secret.secret.secret"})
+    found = recorded(gateway, 26)
     assert {each.agent for each in found[:20]} == {"executor-1", "executor-2"}
     assert found[20].signer == "spiffe://mesh.local/ns/agents/sa/planner"
     assert found[20].content_digest.startswith("sha-256=:")
@@ -98,11 +99,12 @@ def test_what_was_recorded_replays_without_flips_under_the_policies_that_were_in
         "malformed-packet",
         "capability-unknown",
         "denied-by-policy",
+        "credential-invalid",
     ]
     (chain,) = (gateway.folder / "recorder").iterdir()
     assert not any(b"secret" in path.read_bytes() for path in chain.iterdir())
     gateway.stop()
-    told = "25 packets (2 were refused before policy was asked), 0 flips\n"
+    told = "26 packets (3 were refused before policy was asked), 0 flips\n"
     assert replay(gateway, gateway.folder / "policies") == (0, told)
     candidate = tmp_path / "candidate"
     (candidate / "policies").mkdir(parents=True)
