@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.authority import Credential
 from gateway.identity import Principal
 from gateway.judgement import EMPTY, Judgement, Shadow, Snapshot, judge
 from gateway.messages import RequestHead
@@ -48,6 +49,7 @@ def decide(
     entropy: Callable[[int], int],
     *,
     assume: Evidence | None = None,
+    held: Credential | None = None,
 ) -> Verdict:
     """Decide what becomes of a request.
 
@@ -58,6 +60,7 @@ def decide(
         now: seconds since the epoch.
         entropy: ``random.getrandbits`` or its like; read only to mint an id.
         assume: what to take as proven about a hypothetical packet, instead of looking for proof in it.
+        held: the handoff credential to take for shown and verified, likewise.
 
     """
     trusted = False
@@ -82,6 +85,11 @@ def decide(
         except SignatureError as error:
             return Refuse(Refusal(Reason.SIGNATURE_INVALID, str(error)), packet, content_type, traceparent)
     evidence = _evidence(signature, digest) if assume is None else assume
+    if snapshot.revocations:
+        keyid = signature.keyid if signature is not None else ""
+        stopped = snapshot.revocations.refusal_of(principal, now, packet, held, keyid=keyid)
+        if stopped is not None:
+            return Refuse(stopped, packet, content_type, traceparent, evidence)
     judgement = judge(packet, head, principal, evidence, snapshot, now)
     route = judgement.route
     if judgement.leaving is not None and not packet.alone:
@@ -106,6 +114,7 @@ def decide(
         digest,
         content_type.partition(b";")[0].strip().lower() == _ENVELOPE,
         judgement.shadow,
+        held,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import InitVar, dataclass, field, replace
 
 import msgspec
 
+from gateway.authority import NO_REVOCATIONS, Revocations
 from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
@@ -92,6 +93,8 @@ class Snapshot:
     """On a ring, of an agent whose weight is 1."""
     offered: frozenset[frozenset[str]] = frozenset()
     """What agents have offered, together, since the gateway started; at most `MAX_OFFERED`."""
+    revocations: Revocations = NO_REVOCATIONS
+    """What is stopped, whatever policies say."""
     carried: InitVar[Routes | None] = None
     """Routes from the snapshot before."""
     routes: Routes = field(init=False, compare=False, repr=False)
@@ -121,6 +124,10 @@ class Snapshot:
         offered = offered_by(concerned, self.offered)
         routes = self.routes.changed(agents, changes)
         return replace(self, agents=agents, offered=offered, carried=routes, cases={})
+
+    def with_revocations(self, revocations: Revocations) -> Snapshot:
+        """The snapshot with these revocations; everything else stays, what is remembered of it, too."""
+        return self if revocations is self.revocations else replace(self, revocations=revocations, carried=self.routes)
 
 
 def offered_by(agents: Iterable[Agent], before: frozenset[frozenset[str]] = frozenset()) -> frozenset[frozenset[str]]:

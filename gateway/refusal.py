@@ -35,6 +35,7 @@ class Reason(_Answer, Enum):
     SIGNATURE_INVALID = _Answer("signature-invalid", 401, "The packet's signature is missing or does not hold", 16)
     DENIED_BY_POLICY = _Answer("denied-by-policy", 403, "A policy denies this packet", 7)
     NO_POLICY_ALLOWS = _Answer("no-policy-allows", 403, "No policy allows this packet", 7)
+    REVOKED = _Answer("revoked", 403, "What this is part of is revoked", 7)
     REGISTRATION_DENIED = _Answer("registration-denied", 403, "No policy allows this registration", 7)
     CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)
     NOT_REGISTERED = _Answer("not-registered", 404, "You have no such registration", 5)

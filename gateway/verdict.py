@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.authority import Credential
 from gateway.judgement import Shadow
 from gateway.messages import Fields
 from gateway.packet import FlightPacket
@@ -34,6 +35,8 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     structured: bool
     """The body is an envelope, which must say what the header fields say."""
     shadow: Shadow | None
+    held: Credential | None = None
+    """The handoff credential that the caller showed, verified."""
 
 
 class Refuse(msgspec.Struct, frozen=True, gc=False):

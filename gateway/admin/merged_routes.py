@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.admin import merging
+from gateway.admin import merging, revocations
 from gateway.admin.access import caller_of
 from gateway.admin.conversations import MAX_SHOWN, Conversations, Forest
 from gateway.admin.debug import GONE, asked_for, shown, unless_gone
@@ -99,6 +99,14 @@ def merged_routes(workers: Workers) -> list[Route]:
         there = [msgspec.convert(each, Member) for each in members if each["state"] is not None]
         return json(merging.member(there)) if there else answer
 
+    async def revoke(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        what = f"{request.method} {request.query_params.get('kind')} {request.query_params.get('value')}"
+        replies = await workers.ask(_path(request), request.method, order_headers(caller.operator), MARGIN_S)
+        answer = _least_well(replies)
+        told(caller, f"revocation: {what}", answer.status_code)
+        return answer
+
     async def profile(request: Request) -> Response:
         try:
             seconds, hz, form = asked_for(request)
@@ -125,6 +133,8 @@ def merged_routes(workers: Workers) -> list[Route]:
         Route("/policies", merged(Policies, merging.policies)),
         Route("/operations/reload", operators_only(reload), methods=["POST"]),
         Route("/operations/members/{name:path}/{operation}", operators_only(operate), methods=["POST"]),
+        Route("/revocations", merged(revocations.Told, revocations.merged)),
+        Route("/revocations", operators_only(revoke), methods=["POST", "DELETE"]),
         Route("/debug/tasks", operators_only(tasks)),
         Route("/debug/profile", operators_only(profile)),
     ]

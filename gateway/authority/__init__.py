@@ -5,5 +5,6 @@ credential for that agent, or why there is none.  It can only narrow.  Pure: kno
 """
 
 from gateway.authority.credential import Credential
+from gateway.authority.revocations import NO_REVOCATIONS, Entry, Kind, Revocations
 
-__all__ = ["Credential"]
+__all__ = ["NO_REVOCATIONS", "Credential", "Entry", "Kind", "Revocations"]

@@ -34,6 +34,7 @@ from gateway.overload import OverloadSpec
 from gateway.recorder import RecorderSpec
 from gateway.recorder.heads import load_signer
 from gateway.recorder.segments import probe
+from gateway.revocations import RevocationSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 from gateway.telemetry.otlp import authorities
 from gateway.telemetry.spec import TelemetrySpec
@@ -250,9 +251,11 @@ class GatewaySpec(Spec):
     """When packets are sent once more."""
     keys: Path | None = None
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
+    revocations: RevocationSpec = RevocationSpec()
+    """Where it is read what is revoked, and kept what operators have revoked."""
     redis: RedisSpec | None = None
-    """Where replicas share which signatures were accepted, where conversations are, what was done once, and who has
-    registered; without one, each replica knows its own."""
+    """Where replicas share which signatures were accepted, where conversations are, what was done once, what operators
+    have revoked, and who has registered; without one, each replica knows its own."""
     trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None
@@ -309,6 +312,11 @@ def load_config(path: Path) -> GatewaySpec:
     changes: dict[str, object] = {"policies": base / spec.policies, "members": base / spec.members}
     if spec.keys is not None:
         changes["keys"] = base / spec.keys
+    revocations = spec.revocations
+    changes["revocations"] = RevocationSpec(
+        path=base / revocations.path if revocations.path is not None else None,
+        keep=base / revocations.keep if revocations.keep is not None else None,
+    )
     if spec.kubernetes is not None and spec.kubernetes.kubeconfig is not None:
         kubeconfig = base / spec.kubernetes.kubeconfig
         changes["kubernetes"] = spec.kubernetes.model_copy(update={"kubeconfig": kubeconfig})

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
+from gateway.authority import Entry
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec
 from gateway.control.files import CONFIG_MAP_LINK
@@ -74,6 +75,8 @@ class Attempt:
     loaded: Loaded | None
     """``None`` when it is the set in force, or one that could not be used."""
     problems: tuple[str, ...]
+    revoked: tuple[Entry, ...] | None = None
+    """``None`` when what documents revoke could not be used."""
     defect: Exception | None = None
     """What went wrong in the gateway itself."""
 
@@ -120,13 +123,18 @@ def attempt(
         with beside_the_loop():
             return _attempt(config, in_force, guard, everyone)
     except Exception as defect:
-        return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
+        return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect=defect)
 
 
 def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone) -> Attempt:
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
+    revoked: tuple[Entry, ...] | None = None
     problems: list[object] = []
+    try:
+        revoked = snapshots.read_revoked(config)  # on its own: what is wrong with policies must not hold it up
+    except DocumentError as error:
+        problems += error.problems
     try:
         tls = TlsContexts.load(config.identity, config.connect_authority)
     except TlsError as error:
@@ -141,7 +149,7 @@ def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, e
                 loaded = None
     except DocumentError as error:
         problems += error.problems
-    return Attempt(tls, loaded, told(problems))
+    return Attempt(tls, loaded, told(problems), revoked)
 
 
 def told(found: Sequence[object]) -> tuple[str, ...]:
@@ -168,15 +176,16 @@ def beside_the_loop() -> Iterator[None]:
 
 async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event) -> None:
     """Call `changed` each time that a file which `config` names may have changed, until `stop`."""
+    sources = {config.policies, *((config.revocations.path,) if config.revocations.path is not None else ())}
     files = {config.members, *tls_files(config.identity, config.connect_authority)}
     if config.keys is not None:
         files.add(config.keys)
 
     def concerns_us(_: Change, name: str) -> bool:
         path = Path(name)
-        return path.name == CONFIG_MAP_LINK or path in files or config.policies in (path, path.parent)
+        return path.name == CONFIG_MAP_LINK or path in files or not sources.isdisjoint((path, path.parent))
 
-    folders = {config.policies, config.policies.parent, *(file.parent for file in files)}
+    folders = {*sources, *(source.parent for source in sources), *(file.parent for file in files)}
     while not stop.is_set():
         watched = _identities(folders)
         fresh = True

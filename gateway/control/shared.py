@@ -10,6 +10,8 @@ from gateway.documents import DocumentError, Problem
 from gateway.leases import LeaseMemory, LeaseTable
 from gateway.ledger import Ledger, LedgerMemory
 from gateway.membership.registration_store import RegistrationMemory, RegistrationStore
+from gateway.revocations import MemoryOrders, Orders
+from gateway.revocations.keep import read_kept
 
 
 class Shared(NamedTuple):
@@ -23,6 +25,8 @@ class Shared(NamedTuple):
     """Which agents have registered themselves."""
     ledger: Ledger
     """What was done that is done once."""
+    revocations: Orders
+    """What operators have revoked."""
 
     async def close(self) -> None:
         """Ask no more."""
@@ -30,26 +34,43 @@ class Shared(NamedTuple):
         await self.leases.close()
         await self.registrations.close()
         await self.ledger.close()
+        await self.revocations.close()
 
 
 def shared(config: GatewaySpec) -> Shared:
     """The stores that `config` asks for.
 
     Raises:
-        DocumentError: the client library for Redis is not installed.
+        DocumentError: the client library for Redis is not installed, or what was kept of revocations cannot be read.
 
     """
+    keep = config.revocations.keep
+    try:
+        kept = read_kept(keep)
+    except (OSError, ValueError) as error:
+        raise DocumentError([Problem(str(keep), 1, 1, f"revocations that were kept cannot be read: {error}")]) from None
     if config.redis is None:
-        return Shared(ReplayMemory(), LeaseMemory(config.leases), RegistrationMemory(), LedgerMemory(config.ledger))
+        return Shared(
+            ReplayMemory(),
+            LeaseMemory(config.leases),
+            RegistrationMemory(),
+            LedgerMemory(config.ledger),
+            MemoryOrders(kept),
+        )
     try:
         from gateway.admission.redis_replay import RedisReplay
         from gateway.leases.redis_leases import RedisLeases
         from gateway.ledger.redis_ledger import RedisLedger
         from gateway.membership.redis_registration import RedisRegistrations
+        from gateway.revocations.redis_orders import RedisOrders
     except ImportError:
         message = "spec.redis needs the extra redis: pip install 'phoenixflight-gateway[redis]'"
         raise DocumentError([Problem("gateway.yaml", 1, 1, message)]) from None
     url = config.redis.url
     return Shared(
-        RedisReplay(url), RedisLeases(url, config.leases), RedisRegistrations(url), RedisLedger(url, config.ledger)
+        RedisReplay(url),
+        RedisLeases(url, config.leases),
+        RedisRegistrations(url),
+        RedisLedger(url, config.ledger),
+        RedisOrders(url, kept),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.authority import Entry
 from gateway.control.config import GatewaySpec
 from gateway.control.files import read_settled, read_sources, read_text
 from gateway.decision import EMPTY, Snapshot
@@ -20,6 +21,7 @@ from gateway.policy import PolicySet
 from gateway.policy.lint import lint
 from gateway.policy.load import LoadedPolicies, load_all
 from gateway.policy.membership import MembershipPolicySet
+from gateway.revocations import load_entries
 from gateway.routing import Agent
 
 REVISION_CHARACTERS = 12
@@ -90,6 +92,19 @@ def read(config: GatewaySpec) -> Sources:
 def _read(config: GatewaySpec) -> Sources:
     keys = (str(config.keys), read_text(config.keys)) if config.keys is not None else None
     return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys)
+
+
+def read_revoked(config: GatewaySpec) -> tuple[Entry, ...]:
+    """What documents revoke.
+
+    Raises:
+        DocumentError: one cannot be read, is not valid, or they keep changing.
+
+    """
+    path = config.revocations.path
+    if path is None:
+        return ()
+    return read_settled((path,), lambda: load_entries(read_sources(path)))
 
 
 def build(

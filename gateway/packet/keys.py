@@ -144,13 +144,19 @@ class KeySet:
 
 
 @lru_cache(maxsize=MAX_REMEMBERED_CERTIFICATES)
+def thumbprint(certificate: bytes) -> str:
+    """The ``x5t#S256`` of a certificate (DER; RFC 7515 section 4.1.8)."""
+    return urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode("ascii")
+
+
+@lru_cache(maxsize=MAX_REMEMBERED_CERTIFICATES)
 def _certificate_keys(certificate: bytes, principal: SpiffeId) -> Mapping[str, Key | None]:
     """A certificate's key by each of its two names; ``None`` when it cannot sign packets."""
-    thumbprint = urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode("ascii")
+    shown = thumbprint(certificate)
     try:
         material = x509.load_der_x509_certificate(certificate).public_key()
         algorithm_of(material)
     except (ValueError, UnsupportedAlgorithm):
-        return {principal: None, thumbprint: None}
+        return {principal: None, shown: None}
     usable = cast(PublicKey, material)
-    return {keyid: Key(keyid, principal, usable) for keyid in (principal, thumbprint)}
+    return {keyid: Key(keyid, principal, usable) for keyid in (principal, shown)}

@@ -128,6 +128,11 @@ class LocalExchange:
         self.ended = True
         principal = self.downstream.principal
         assert principal is not None
+        plane = self.downstream.plane
+        stopped = plane.snapshot.revocations.refusal_of(principal, plane.clock())
+        if stopped is not None:
+            self._answer(stopped)
+            return
         self._requests.ask(self.head, principal, bytes(self._body), self.downstream.peer, self._answer)
 
     def on_caller_gone(self) -> None:
