@@ -131,7 +131,7 @@ class Book:
         if self._keep is None:
             return
         try:
-            write_kept(self._keep, self._orders.entries)
+            write_kept(self._keep, self._orders.kept)
             self._unkept = ""
         except OSError as error:
             self._unkept = f"{self._keep} cannot be written: {error.strerror or error}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from gateway.authority.revocations import Entry, Kind
+from gateway.revocations.keep import NOTHING_KEPT, Kept
 
 Key = tuple[Kind, str]
 
@@ -19,6 +20,11 @@ class Orders(Protocol):
     @property
     def entries(self) -> Iterable[Entry]:
         """Those that are known here."""
+        ...
+
+    @property
+    def kept(self) -> Kept:
+        """What is to be kept over a restart."""
         ...
 
     @property
@@ -44,7 +50,7 @@ class Orders(Protocol):
         ...
 
     async def sync(self) -> bool:
-        """Tell other replicas, and hear of theirs; whether anything is another here now."""
+        """Tell other replicas, and hear of theirs; whether what is to be kept is another now."""
         ...
 
     async def close(self) -> None:
@@ -58,14 +64,19 @@ class MemoryOrders:
     trouble = ""
     age_s = 0.0
 
-    def __init__(self, kept: Iterable[Entry] = ()) -> None:
+    def __init__(self, kept: Kept = NOTHING_KEPT) -> None:
         """Nothing is ordered but what was `kept`."""
-        self._entries = {each.key: each for each in kept}
+        self._entries = {each.key: each for each in kept.orders}
 
     @property
     def entries(self) -> Iterable[Entry]:
         """See `Orders.entries`."""
         return self._entries.values()
+
+    @property
+    def kept(self) -> Kept:
+        """See `Orders.kept`."""
+        return Kept(tuple(self._entries.values()))
 
     def put(self, entry: Entry) -> None:
         """See `Orders.put`."""

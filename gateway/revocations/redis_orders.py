@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from gateway.authority.revocations import Entry
 from gateway.redis_store import DEFAULT_TIMEOUT_S, Outage, connect
+from gateway.revocations.keep import NOTHING_KEPT, Kept
 from gateway.revocations.orders import Key
 
 KEY: Final = b"phoenixflight:revocations"
@@ -50,9 +51,6 @@ local found = redis.call('HGETALL', KEYS[1])
 table.insert(found, 1, version)
 return found
 """
-_KEPT: Final = b"0-kept"
-"""Stands for a version: of what was kept over a restart."""
-
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +60,7 @@ class RedisOrders:
     def __init__(
         self,
         url: str,
-        kept: Iterable[Entry] = (),
+        kept: Kept = NOTHING_KEPT,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         clock: Callable[[], float] = monotonic,
@@ -83,9 +81,9 @@ class RedisOrders:
         self._clock = clock
         self._wall_clock = wall_clock
         self._outage = Outage(log, "revocations", "what is known here stays revoked; other replicas are not heard")
-        self._entries = {each.key: each for each in kept}
-        self._version = _KEPT if self._entries else b""
-        self._pending: dict[Key, Entry | None] = {}
+        self._entries = {each.key: each for each in kept.orders}
+        self._version = kept.version.encode()
+        self._pending: dict[Key, Entry | None] = {each.key: each for each in kept.unshared}
         """What Redis has not been told; ``None`` is taken back."""
         self._synced_at = clock()
         self._turn = asyncio.Lock()
@@ -94,6 +92,12 @@ class RedisOrders:
     def entries(self) -> Iterable[Entry]:
         """See `Orders.entries`."""
         return self._entries.values()
+
+    @property
+    def kept(self) -> Kept:
+        """See `Orders.kept`."""
+        unshared = tuple(each for each in self._pending.values() if each is not None)
+        return Kept(tuple(self._entries.values()), unshared, self._version.decode())
 
     @property
     def trouble(self) -> str:
@@ -123,7 +127,7 @@ class RedisOrders:
 
     async def sync(self) -> bool:
         """See `Orders.sync`."""
-        before = dict(self._entries)
+        before = self._version, len(self._pending)
         async with self._turn:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -137,7 +141,7 @@ class RedisOrders:
             else:
                 self._outage.answered()
                 self._synced_at = self._clock()
-        return self._entries != before
+        return before != (self._version, len(self._pending))
 
     async def _ask(self) -> bool:
         """Tell and ask; ``False`` when Redis has forgotten what it knew."""
