@@ -16,7 +16,7 @@ from starlette.routing import Route
 from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.merged import make_merged_app
-from tests.admin.operators import TOKEN, order, packet, with_token
+from tests.admin.operators import TOKEN, operator, order, packet, with_token
 from tests.admin.test_conversations import spending
 from tests.conftest import RawAgent, RunningGateway, launch, member
 
@@ -54,6 +54,9 @@ def gateway(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         client.post("/run", headers=packet("p2", conversation="c1", task="t1", parent="p1"))
     with running.client("mallory") as client:
         client.post("/run", headers=packet("p3", conversation="c1"))
+    with operator(running) as client:
+        revoked = "/revocations?kind=conversation&value=c-17&why=it+loops"
+        client.post(revoked, headers={"content-type": "application/json"})
     yield running
     running.stop()
     agent.close()
