@@ -91,6 +91,11 @@ def decide(
         if isinstance(shown, Refusal):
             return Refuse(shown, packet, content_type, traceparent, evidence)
         held = shown
+    if snapshot.revocations:
+        keyid = signature.keyid if signature is not None else ""
+        stopped = snapshot.revocations.refusal_of(principal, now, packet, held, keyid=keyid)
+        if stopped is not None:
+            return Refuse(stopped, packet, content_type, traceparent, evidence, held=held)
     if authority is not None:
         objection = authority.objection(held, packet)
         if objection is not None:

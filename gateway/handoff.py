@@ -21,7 +21,7 @@ class Outcome(Enum):
     CANCELLED = "cancelled"
     """The caller went away first."""
     REVOKED = "revoked"
-    """It was under way when policy, or the end of the caller's certificate, took its permission back."""
+    """It was under way when policy, a revocation, or the end of the caller's certificate took its permission back."""
     OPEN = "open"
     """It has not ended yet: in the flight recorder only, of what is long under way."""
 

@@ -11,7 +11,15 @@ from dataclasses import InitVar, dataclass, field, replace
 
 import msgspec
 
-from gateway.authority import NO_AUTHORITY, Authority, Credential, CredentialError, invalid
+from gateway.authority import (
+    NO_AUTHORITY,
+    NO_REVOCATIONS,
+    Authority,
+    Credential,
+    CredentialError,
+    Revocations,
+    invalid,
+)
 from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
@@ -100,6 +108,8 @@ class Snapshot:
     """What agents have offered, together, since the gateway started; at most `MAX_OFFERED`."""
     authority: Authority | None = None
     """Gives and takes handoff credentials; without one there are none."""
+    revocations: Revocations = NO_REVOCATIONS
+    """What is stopped, whatever policies say."""
     carried: InitVar[Routes | None] = None
     """Routes from the snapshot before."""
     routes: Routes = field(init=False, compare=False, repr=False)
@@ -110,7 +120,7 @@ class Snapshot:
         object.__setattr__(self, "routes", carried or Routes(self.agents, self.revision, self.zone, self.points))
 
     def credential(self, raw: bytes, principal: Principal, now: float) -> Credential | Refusal:
-        """The handoff credential `raw`, shown by `principal`, or why it does not hold.
+        """The handoff credential `raw`, shown by `principal`, or why it does not hold, as one that is revoked.
 
         Args:
             raw: the value of ``flight-credential``.
@@ -121,9 +131,10 @@ class Snapshot:
         if self.authority is None:
             return NO_AUTHORITY
         try:
-            return self.authority.verify(raw, principal, now)
+            held = self.authority.verify(raw, principal, now)
         except CredentialError as error:
             return invalid(error)
+        return self.revocations.refusal_of(principal, now, held=held) or held
 
     def with_agents(self, agents: tuple[Agent, ...]) -> Snapshot:
         """The snapshot after members came, went or changed; policies and revision stay.
@@ -145,6 +156,10 @@ class Snapshot:
         offered = offered_by(concerned, self.offered)
         routes = self.routes.changed(agents, changes)
         return replace(self, agents=agents, offered=offered, carried=routes, cases={})
+
+    def with_revocations(self, revocations: Revocations) -> Snapshot:
+        """The snapshot with these revocations; everything else stays, what is remembered of it, too."""
+        return self if revocations is self.revocations else replace(self, revocations=revocations, carried=self.routes)
 
 
 def offered_by(agents: Iterable[Agent], before: frozenset[frozenset[str]] = frozenset()) -> frozenset[frozenset[str]]:

@@ -24,6 +24,7 @@ from gateway.admin.members import member_routes
 from gateway.admin.operations import operation_routes
 from gateway.admin.operators import session_routes
 from gateway.admin.policies import policy_routes
+from gateway.admin.revocations import revocation_routes
 from gateway.admin.snapshot import described
 from gateway.admin.stream import live_routes
 from gateway.proxy import exchange
@@ -86,6 +87,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
                 "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
                 "shared_ledger": (gateway.shared.ledger.trouble or "ok") if gateway.config.redis else None,
                 "shared_budgets": (gateway.shared.budgets.trouble or "ok") if gateway.config.redis else None,
+                "revocations": gateway.revocations.trouble or "ok",
                 "membership": gateway.membership.status(),
             }
         )
@@ -114,6 +116,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             *approval_routes(gateway),
             *policy_routes(gateway),
             *operation_routes(gateway),
+            *revocation_routes(gateway),
             *debug_routes(gateway),
             *(session_routes(access) if access is not None else ()),
             *(page.routes() if access is not None else ()),

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.admin import merging
+from gateway.admin import merging, revocations
 from gateway.admin.access import caller_of
 from gateway.admin.approvals import Approvals, read_said
 from gateway.admin.contexts import PATH as CONTEXTS
@@ -130,6 +130,14 @@ def merged_routes(workers: Workers) -> list[Route]:
         told(caller, f"{said.decision.value} {request.path_params['id']}", f"{found.status_code} {_body(found)}")
         return found
 
+    async def revoke(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        what = f"{request.method} {request.query_params.get('kind')} {request.query_params.get('value')}"
+        replies = await workers.ask(_path(request), request.method, order_headers(caller.operator), MARGIN_S)
+        answer = _least_well(replies)
+        told(caller, f"revocation: {what}", answer.status_code)
+        return answer
+
     async def profile(request: Request) -> Response:
         try:
             seconds, hz, form = asked_for(request)
@@ -159,6 +167,8 @@ def merged_routes(workers: Workers) -> list[Route]:
         Route("/policies", merged(Policies, merging.policies)),
         Route("/operations/reload", operators_only(reload), methods=["POST"]),
         Route("/operations/members/{name:path}/{operation}", operators_only(operate), methods=["POST"]),
+        Route("/revocations", merged(revocations.Told, revocations.merged)),
+        Route("/revocations", operators_only(revoke), methods=["POST", "DELETE"]),
         Route("/debug/tasks", operators_only(tasks)),
         Route("/debug/profile", operators_only(profile)),
     ]

@@ -14,6 +14,7 @@ from gateway.cli.health import RAW, health
 from gateway.cli.packet import app as packet
 from gateway.cli.policy import app as policy
 from gateway.cli.recorder import app as recorder
+from gateway.cli.revoke import revoke
 from gateway.cli.ring import app as ring
 from gateway.cli.run import run
 from gateway.cli.status import status
@@ -25,6 +26,7 @@ app.command()(check)
 app.command()(explain)
 app.command()(status)
 app.command()(top)
+app.command()(revoke)
 app.command(context_settings=RAW)(health)
 app.command()(demo)
 app.add_typer(approvals, name="approvals")

@@ -19,7 +19,6 @@ from gateway.cli.admin import (
     CertOption,
     KeyOption,
     TokenOption,
-    answered,
     asked,
     connected,
 )
@@ -85,7 +84,7 @@ def deny(
 
 def _answer(client: httpx.Client, admin: str, id_: str, said: Said) -> None:
     try:
-        told = answered(client, f"/approvals/{quote(id_, safe='')}", msgspec.json.encode(said))
+        told = asked(client, f"/approvals/{quote(id_, safe='')}", "POST", msgspec.json.encode(said))
     except httpx.HTTPError as error:
         typer.echo(f"{admin}: {error}", err=True)
         raise typer.Exit(1) from None

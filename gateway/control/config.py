@@ -42,6 +42,7 @@ from gateway.overload import OverloadSpec
 from gateway.recorder import RecorderSpec
 from gateway.recorder.heads import load_signer
 from gateway.recorder.segments import probe
+from gateway.revocations import RevocationSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 from gateway.telemetry.otlp import authorities
 from gateway.telemetry.spec import TelemetrySpec
@@ -264,9 +265,11 @@ class GatewaySpec(Spec):
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     authority: AuthoritySpec | None = None
     """What handoff credentials are signed with; without it none are given, and none are taken."""
+    revocations: RevocationSpec = RevocationSpec()
+    """Where it is read what is revoked, and kept what operators have revoked."""
     redis: RedisSpec | None = None
     """Where replicas share which signatures were accepted, where conversations are, what was done once, what budgets
-    have left, and who has registered; without one, each replica knows its own."""
+    have left, what operators have revoked, and who has registered; without one, each replica knows its own."""
     trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None
@@ -358,6 +361,11 @@ def _read_config(path: Path) -> tuple[GatewaySpec, Document]:
     if spec.authority is not None:
         signing = tuple(base / file for file in spec.authority.keys)
         changes["authority"] = spec.authority.model_copy(update={"keys": signing})
+    revocations = spec.revocations
+    changes["revocations"] = RevocationSpec(
+        path=base / revocations.path if revocations.path is not None else None,
+        keep=base / revocations.keep if revocations.keep is not None else None,
+    )
     if spec.kubernetes is not None and spec.kubernetes.kubeconfig is not None:
         kubeconfig = base / spec.kubernetes.kubeconfig
         changes["kubernetes"] = spec.kubernetes.model_copy(update={"kubeconfig": kubeconfig})

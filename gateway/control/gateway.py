@@ -22,6 +22,7 @@ from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
 from gateway.approvals import Desk, Waiting
 from gateway.approvals.webhook import Call
+from gateway.authority import Revocations
 from gateway.brokering.broker import Broker
 from gateway.brokering.exchange import TokenExchanges
 from gateway.brokering.secrets import read_secrets
@@ -64,6 +65,7 @@ from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
 from gateway.recorder import OnFailure, Reader, Recorder
 from gateway.recorder.heads import load_signer
+from gateway.revocations import Book
 from gateway.routing import Agent
 from gateway.telemetry.approvals import ApprovalMetrics
 from gateway.telemetry.brokering import brokering_readings, exchange_readings
@@ -78,6 +80,7 @@ from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.recorder import RecorderMetrics
+from gateway.telemetry.revocations import RevocationMetrics
 from gateway.telemetry.shipped import Shipped
 from gateway.telemetry.telemetry import Telemetry
 
@@ -104,6 +107,7 @@ class Gateway:
         self._path = path.absolute()
         self._inherited = inherited
         self._changed = asyncio.Event()
+        self.plane: DataPlane | None = None
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
@@ -113,6 +117,12 @@ class Gateway:
         if unusable:
             raise DocumentError(unusable)
         self.shared = shared(config)
+        revoked = snapshots.read_revoked(config)
+        self.revocations = Book(
+            self.shared.revocations, time.time, self._put_revocations_in_force, keep=config.revocations.keep
+        )
+        """What is revoked."""
+        self.revocations.list(revoked)
         self.membership = Membership(
             config,
             self._changed.set,
@@ -143,6 +153,12 @@ class Gateway:
         )
         self.metrics.registry.register(self.member_metrics)
         self.metrics.registry.register(OverloadMetrics(lambda: self.plane))
+        self.metrics.registry.register(
+            RevocationMetrics(
+                lambda: {kind.value: count for kind, count in self.revocations.counts().items()},
+                lambda: self.revocations.age_s,
+            )
+        )
         self.metrics.registry.register(
             Counters(
                 (
@@ -175,8 +191,6 @@ class Gateway:
         self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
         """What the flight recorder has, where there is one."""
         self.ready = False
-        self.plane: DataPlane | None = None
-        self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._files_changed = False
@@ -312,6 +326,7 @@ class Gateway:
         if self._inherited is not None:
             loop.add_reader(0, self._orphaned)
         admin = self._admin()
+        await self.revocations.sync()  # before anybody is let in
         await plane.start()
         self._changed.set()  # the files' agents are to be followed from now on, not only once something changes
         try:
@@ -319,7 +334,7 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
-                more = self.shared.budgets.run(), self.live.run()
+                more = self.shared.budgets.run(), self.revocations.run(), self.live.run()
                 following = [tasks.create_task(each) for each in (*lasting, *more)]
                 if self.shared.contexts is not None:
                     following.append(tasks.create_task(self.shared.contexts.run()))
@@ -544,9 +559,15 @@ class Gateway:
             await asyncio.to_thread(told)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        # Made in a thread: what is revoked may have changed meanwhile.
+        self._snapshot = snapshot = snapshot.with_revocations(self.revocations.current)
         if self.plane is not None:
             self.plane.snapshot = snapshot
+
+    def _put_revocations_in_force(self, revocations: Revocations) -> None:
+        self._snapshot = self._snapshot.with_revocations(revocations)
+        if self.plane is not None:
+            self.plane.snapshot = self._snapshot
 
     def _put_in_use(self, tls: TlsContexts) -> None:
         self._tls = tls
@@ -586,6 +607,8 @@ class Gateway:
             status.certificates_since = now
         if found.secrets is not None:
             self.broker.secrets = found.secrets
+        if found.revoked is not None:
+            self.revocations.list(found.revoked)
         if found.loaded is not None:
             self._loaded = found.loaded
             self._put_in_force(found.loaded.snapshot)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
+from gateway.authority import Entry
 from gateway.brokering.secrets import Secrets, read_secrets
 from gateway.control import snapshot as snapshots
 from gateway.control.config import GatewaySpec, read_config
@@ -80,6 +81,8 @@ class Attempt:
     loaded: Loaded | None
     """``None`` when it is the set in force, or one that could not be used."""
     problems: tuple[str, ...]
+    revoked: tuple[Entry, ...] | None = None
+    """``None`` when what documents revoke could not be used."""
     defect: Exception | None = None
     """What went wrong in the gateway itself."""
     secrets: Secrets | None = None
@@ -138,7 +141,8 @@ def attempt(
         with beside_the_loop():
             return _attempt(path, config, in_force, guard, everyone)
     except Exception as defect:
-        return Attempt(None, None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
+        problem = f"the gateway failed to read its files: {defect!r}"
+        return Attempt(None, None, None, (problem,), defect=defect)
 
 
 def _attempt(
@@ -148,6 +152,7 @@ def _attempt(
     moved = False
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
+    revoked: tuple[Entry, ...] | None = None
     problems: list[object] = []
     try:
         settings = settled(config, read_config(path))
@@ -155,6 +160,10 @@ def _attempt(
         config = settings.spec
     except DocumentError as error:
         problems += error.problems  # the settings in force stay, and policies are read all the same: one may be a deny
+    try:
+        revoked = snapshots.read_revoked(config)  # on its own: what is wrong with policies must not hold it up
+    except DocumentError as error:
+        problems += error.problems
     try:
         tls = TlsContexts.load(config.identity, config.connect_authority)
     except TlsError as error:
@@ -169,7 +178,7 @@ def _attempt(
                 loaded = None
     except DocumentError as error:
         problems += error.problems
-    return Attempt(settings, tls, loaded, told(problems))
+    return Attempt(settings, tls, loaded, told(problems), revoked=revoked)
 
 
 def _places(config: GatewaySpec) -> tuple[Path | None, ...]:
@@ -240,6 +249,10 @@ async def watch(
 
     """
 
+    def sources() -> set[Path]:
+        config = in_force()
+        return {config.policies, *((config.revocations.path,) if config.revocations.path is not None else ())}
+
     def files() -> set[Path]:
         config = in_force()
         keys = () if config.keys is None else (config.keys,)
@@ -248,12 +261,11 @@ async def watch(
         return {path, config.members, *tls, *keys, *signing, *also()}
 
     def folders() -> set[Path]:
-        policies = in_force().policies
-        return {policies, policies.parent, *(file.parent for file in files())}
+        return {*sources(), *(file.parent for file in (*sources(), *files()))}
 
     def concerns_us(_: Change, name: str) -> bool:
         seen = Path(name)
-        return seen.name == CONFIG_MAP_LINK or seen in files() or in_force().policies in (seen, seen.parent)
+        return seen.name == CONFIG_MAP_LINK or seen in files() or not sources().isdisjoint((seen, seen.parent))
 
     while not stop.is_set():
         watched = _identities(folders())

@@ -13,6 +13,8 @@ from gateway.documents import DocumentError, Problem
 from gateway.leases import LeaseMemory, LeaseTable
 from gateway.ledger import Ledger, LedgerMemory
 from gateway.membership.registration_store import RegistrationMemory, RegistrationStore
+from gateway.revocations import MemoryOrders, Orders
+from gateway.revocations.keep import read_kept
 
 
 class Shared(NamedTuple):
@@ -30,6 +32,8 @@ class Shared(NamedTuple):
     """What budgets have left."""
     contexts: Contexts | None
     """What agents keep of conversations, where they may."""
+    revocations: Orders
+    """What operators have revoked."""
 
     async def close(self) -> None:
         """Ask no more."""
@@ -40,15 +44,22 @@ class Shared(NamedTuple):
         await self.budgets.close()
         if self.contexts is not None:
             await self.contexts.close()
+        await self.revocations.close()
 
 
 def shared(config: GatewaySpec) -> Shared:
     """The stores that `config` asks for.
 
     Raises:
-        DocumentError: the client library for Redis is not installed, or a key of contexts cannot be used any more.
+        DocumentError: the client library for Redis is not installed, a key of contexts cannot be used any more, or what
+            was kept of revocations cannot be read.
 
     """
+    keep = config.revocations.keep
+    try:
+        kept = read_kept(keep)
+    except (OSError, ValueError) as error:
+        raise DocumentError([Problem(str(keep), 1, 1, f"revocations that were kept cannot be read: {error}")]) from None
     try:
         contexts = _contexts(config)
     except KeyFileError as error:
@@ -63,6 +74,7 @@ def shared(config: GatewaySpec) -> Shared:
             LedgerMemory(config.ledger),
             MemoryAccounts(config.budgets.capacity),
             contexts,
+            MemoryOrders(kept),
         )
     try:
         from gateway.admission.redis_replay import RedisReplay
@@ -70,6 +82,7 @@ def shared(config: GatewaySpec) -> Shared:
         from gateway.leases.redis_leases import RedisLeases
         from gateway.ledger.redis_ledger import RedisLedger
         from gateway.membership.redis_registration import RedisRegistrations
+        from gateway.revocations.redis_orders import RedisOrders
     except ImportError:
         raise DocumentError([Problem("gateway.yaml", 1, 1, _NO_REDIS)]) from None
     url = config.redis.url
@@ -80,6 +93,7 @@ def shared(config: GatewaySpec) -> Shared:
         RedisLedger(url, config.ledger),
         RedisAccounts(url, config.budgets),
         contexts,
+        RedisOrders(url, kept),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.authority import Authority, load_key_ring
+from gateway.authority import Authority, Entry, load_key_ring
 from gateway.control.config import GatewaySpec
 from gateway.control.files import read_settled, read_sources, read_text
 from gateway.decision import EMPTY, Snapshot
@@ -23,6 +23,7 @@ from gateway.policy.exchange import Exchanges
 from gateway.policy.lint import lint
 from gateway.policy.load import LoadedPolicies, load_all
 from gateway.policy.membership import MembershipPolicySet
+from gateway.revocations import load_entries
 from gateway.routing import Agent
 
 REVISION_CHARACTERS = 12
@@ -112,6 +113,19 @@ def _read(config: GatewaySpec) -> Sources:
     signing = config.authority.keys if config.authority is not None else ()
     authority = tuple((str(file), read_text(file)) for file in signing)
     return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys, authority)
+
+
+def read_revoked(config: GatewaySpec) -> tuple[Entry, ...]:
+    """What documents revoke.
+
+    Raises:
+        DocumentError: one cannot be read, is not valid, or they keep changing.
+
+    """
+    path = config.revocations.path
+    if path is None:
+        return ()
+    return read_settled((path,), lambda: load_entries(read_sources(path)))
 
 
 def build(

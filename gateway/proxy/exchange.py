@@ -323,6 +323,15 @@ class Exchange:
         forward, principal = self.forward, self.downstream.principal
         if self.finished or forward is None or principal is None or snapshot is self.snapshot:
             return
+        if snapshot.revocations:
+            keyid = forward.signature.keyid if forward.signature is not None else ""
+            stopped = snapshot.revocations.refusal_of(
+                principal, now, forward.packet, forward.held, given=self.given, keyid=keyid
+            )
+            if stopped is not None:
+                self.snapshot = snapshot
+                self.revoke(stopped)
+                return
         agent = self.agent or forward.agent
         judgement = judge(forward.packet, self.head, principal, forward.evidence, snapshot, now, forward.held)
         if agent.name in judgement.grants:

@@ -207,6 +207,11 @@ class LocalExchange:
         if self._left is not None or self.finished:
             return
         assert principal is not None
+        plane = self.downstream.plane
+        stopped = plane.snapshot.revocations.refusal_of(principal, plane.clock())
+        if stopped is not None:
+            self._answer(stopped)
+            return
         body, self._body = bytes(self._body), bytearray()
         self._requests.ask(self.head, principal, body, self.downstream.peer, self._answer)
 

@@ -205,7 +205,11 @@ class DataPlane:
                 self._retire(self._pools.pop(name))
             else:
                 pool.agent = agent
-        if snapshot.policies is before.policies and snapshot.keys is before.keys:
+        if (
+            snapshot.policies is before.policies
+            and snapshot.keys is before.keys
+            and snapshot.revocations is before.revocations
+        ):
             # What was allowed still is, but perhaps not at an agent that is another one now.
             known = before.routes.members
             self._to_judge += [

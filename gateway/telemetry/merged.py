@@ -23,6 +23,8 @@ _MOST = frozenset(
         "phoenixflight_overload_level",
         "phoenixflight_recorder_trouble",
         "phoenixflight_restart_needed",
+        "phoenixflight_revocations",
+        "phoenixflight_revocations_sync_age_seconds",
         "phoenixflight_ring_load_variation",
         "phoenixflight_ring_points",
     }

@@ -19,7 +19,7 @@ from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.merged import make_merged_app
 from gateway.contexts import new_key
-from tests.admin.operators import ASKING, TOKEN, asking, order, packet, with_token
+from tests.admin.operators import ASKING, TOKEN, asking, operator, order, packet, with_token
 from tests.admin.test_conversations import spending
 from tests.conftest import RawAgent, RunningGateway, launch, member
 from tests.waiting import eventually
@@ -65,6 +65,9 @@ def gateway(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         client.post("/run", headers=packet("p2", conversation="c1", task="t1", parent="p1"))
     with running.client("mallory") as client:
         client.post("/run", headers=packet("p3", conversation="c1"))
+    with operator(running) as client:
+        revoked = "/revocations?kind=conversation&value=c-17&why=it+loops"
+        client.post(revoked, headers={"content-type": "application/json"})
     yield running
     running.stop()
     agent.close()
