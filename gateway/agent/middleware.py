@@ -52,6 +52,7 @@ class FlightMiddleware:
         *,
         scheme: str = "https",
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Wrap `app`.
 
@@ -60,12 +61,14 @@ class FlightMiddleware:
             keys: the senders' keys; ``None`` leaves signatures to the gateway.
             scheme: what senders reach the gateway by; they have signed it, and the way on to the agent may differ.
             clock: seconds since the epoch.
+            monotonic: seconds that only go forward: how much of ``flight-timeout`` is left.
 
         """
         self._app = app
         self._keys = keys
         self._scheme = scheme.encode("ascii")
         self._clock = clock
+        self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -92,7 +95,7 @@ class FlightMiddleware:
     def _arrival(self, head: RequestHead, values: dict[bytes, bytes]) -> Arrival | Refusal:
         if names.FROM not in values:
             return Refusal(Reason.IDENTITY_REQUIRED, "flight-from is missing: only the gateway may send to this agent")
-        arrival = read(head, values)
+        arrival = read(head, values, self._monotonic)
         if self._keys is None:
             return arrival
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
