@@ -113,8 +113,8 @@ class Arrival(msgspec.Struct, frozen=True):
 
         """
         packet = self.packet
-        if budget is None and self.held is None:
-            budget = packet.budget  # nothing else says it
+        if self.held is None:  # nothing else tells the next agent of the bounds
+            budget = {**packet.budget, **(budget or {})}
         given = {
             "flight-capability": capability,
             "flight-parent": _quoted(packet.id),

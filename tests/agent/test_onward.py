@@ -68,6 +68,7 @@ def test_without_a_grant_there_is_nothing_held_and_the_work_begins_here() -> Non
     assert (arrival.held, arrival.lineage, arrival.root) == (None, (), "id-1")
     # Nothing else would tell the next agent of the bounds.
     assert arrival.headers("code.review")["flight-budget"] == "hops=2"
+    assert arrival.headers("code.review", budget={"tokens": 9})["flight-budget"] == "hops=2, tokens=9"
 
 
 def test_what_is_handed_on_is_the_same_conversation_task_and_trace_with_this_packet_as_its_parent() -> None:
