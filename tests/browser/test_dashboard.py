@@ -188,6 +188,21 @@ def test_a_conversation_is_a_tree_of_parents(gateway: RunningGateway, look_at: L
     expect(tree.locator("> li > .nodes > li > .nodes > li > .node")).to_contain_text("refused")
 
 
+def test_of_work_that_is_handed_on_the_tree_shows_what_was_reserved_and_whom_it_had_passed_through(
+    gateway: RunningGateway, look_at: LookAt
+) -> None:
+    send(gateway, conversation="talk")
+    answer = gateway.admin("/conversations/talk").json()
+    lineage = [f"spiffe://mesh.local/ns/agents/sa/{name}" for name in ("planner", "coder")]
+    answer["handoffs"][0] |= {"reserved": {"tokens": 1200, "cost": 3}, "lineage": lineage}
+    page = look_at(gateway, "#conversations")
+    page.route("**/conversations/talk", lambda route: route.fulfill(json=answer))
+    page.get_by_role("link", name="talk", exact=True).click()
+    tree = page.locator("#view-conversations .tree > .nodes")
+    expect(tree).to_contain_text("tokens 1,200, cost 3")
+    expect(tree).to_contain_text("agents/planner → agents/coder")
+
+
 def test_policies_show_what_their_rules_decided_and_what_shadow_ones_would(
     agent: RawAgent, start_gateway: StartGateway, look_at: LookAt
 ) -> None:
