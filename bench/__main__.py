@@ -16,7 +16,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import certs, envoy, gateway, machine, memory, micro, naive, overload, plot, process, report, rounds, table
+from bench import (
+    certs,
+    envoy,
+    everything,
+    gateway,
+    machine,
+    memory,
+    micro,
+    naive,
+    overload,
+    plot,
+    process,
+    report,
+    rounds,
+    table,
+)
 from bench.check import check
 from bench.plan import QUICK, Plan
 from bench.process import BenchFailure, Child
@@ -80,6 +95,9 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
         if gateway.GATEWAY in kinds:
             console.print("four times the load: ours")
             flooded = overload.measure(gateway.GATEWAY, bench.launch, plan, bench.load_core)
+        told = {}
+        if gateway.GATEWAY in kinds:
+            told = everything.measure(bench.launch, plan, bench.proxy_core, bench.load_core, console.print)
         idle = {}
         for kind in kinds:
             if kind is not naive.NAIVE:
@@ -95,7 +113,7 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
                     check(proxy)
                 proxies.append(proxy)
             found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
-    return table.Measured(found, bodies, events, idle, flooded)
+    return table.Measured(found, bodies, events, idle, flooded, told)
 
 
 def _compare(executable: Path, plan: Plan, count: int | None, console: Console) -> None:

@@ -18,8 +18,12 @@ _LOG_TIMEOUT_S = 15.0
 """Envoy writes its access log every ten seconds."""
 
 
-def check(proxy: Proxy) -> None:
+def check(proxy: Proxy, *, logs: bool = True) -> None:
     """Certificates, policy, ring, metrics: the same behaviour for each proxy, seen from outside.
+
+    Args:
+        proxy: which runs.
+        logs: whether it writes an access log.
 
     Raises:
         BenchFailure: it is not so; with what was seen.
@@ -45,6 +49,9 @@ def check(proxy: Proxy) -> None:
     _expect(proxy, not _gets_in_without_certificate(site.certs, url), "nobody gets in without a certificate")
     metrics = httpx.get(f"http://127.0.0.1:{site.admin}{proxy.kind.metrics_path}")
     _expect(proxy, metrics.status_code == 200 and len(metrics.text) > 500, "metrics are served")
+    if not logs:
+        _expect(proxy, not site.access_log.exists(), "no access log is written")
+        return
     deadline = time.monotonic() + _LOG_TIMEOUT_S
     while site.access_log.stat().st_size == 0 and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -29,8 +29,18 @@ def another(executable: Path) -> Kind:
     )
 
 
-def _prepare(site: Site, executable: str, limits: dict[str, object]) -> list[str]:
-    gateway = {
+def _prepare_everything(site: Site) -> list[str]:
+    return _prepare(site, script("phoenixflight"), {}, {"recorder": {"folder": str(site.folder / "records")}})
+
+
+def _prepare_nothing(site: Site) -> list[str]:
+    return _prepare(site, script("phoenixflight"), {}, {"telemetry": {"accessLog": "none"}})
+
+
+def _prepare(
+    site: Site, executable: str, limits: dict[str, object], more: dict[str, object] | None = None
+) -> list[str]:
+    gateway: dict[str, object] = {
         "identity": {
             "certificate": str(site.certs / "gateway.pem"),
             "key": str(site.certs / "gateway-key.pem"),
@@ -45,7 +55,7 @@ def _prepare(site: Site, executable: str, limits: dict[str, object]) -> list[str
             "accessLog": str(site.access_log),
             "tracing": {"otlpEndpoint": f"http://127.0.0.1:{site.otlp}/v1/traces", "sampleRatio": 0.01},
         },
-    }
+    } | (more or {})
     agents = [
         {
             "name": f"executor-{number}",
@@ -74,3 +84,7 @@ def _write(path: Path, kind: str, spec: dict[str, object]) -> None:
 
 
 GATEWAY = Kind("ours", "PhoenixFlight", prepare, metrics_path="/metrics", rate=500)
+EVERYTHING = Kind("on", "PhoenixFlight, everything on", _prepare_everything, GATEWAY.metrics_path, GATEWAY.rate)
+"""The flight recorder, too."""
+NOTHING = Kind("off", "PhoenixFlight, everything off", _prepare_nothing, GATEWAY.metrics_path, GATEWAY.rate)
+"""No traces, no access log, no recorder."""

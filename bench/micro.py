@@ -190,7 +190,8 @@ def _scrapes() -> list[Part]:
     ]
 
 
-def _recorder() -> list[Part]:
+def handed_on() -> tuple[Handoff, Decided]:
+    """A handoff that is over, and its decision, as the recorder gets them."""
     head = _head()
     snapshot = _snapshot(_policies(1).replace("planner-0", "planner-7"))
     verdict = decide(head, _CALLER, snapshot, _NOW, lambda _: 0)
@@ -215,6 +216,11 @@ def _recorder() -> list[Part]:
         attempts=1,
         duration_ms=12.345,
     )
+    return handoff, decided
+
+
+def _recorder() -> list[Part]:
+    handoff, decided = handed_on()
     sealer = Sealer(START, os.urandom)
 
     def recorded() -> None:

@@ -47,8 +47,8 @@ def _one(proxy: Proxy, direct: dict[float, Result], plan: Plan, seed: int, core:
     rate = proxy.kind.rate
     through = _rate([proxy.site.port], "h2", proxy, plan, rate, seed, core)
     result = {
-        "h2": _closed(proxy, "h2", plan.h2_connections, plan, core),
-        "h1": _closed(proxy, "http/1.1", plan.h1_connections, plan, core),
+        "h2": closed(proxy, "h2", plan.h2_connections, plan, core),
+        "h1": closed(proxy, "http/1.1", plan.h1_connections, plan, core),
         "rate": through,
         "direct": direct[rate],
         "p50_added_ms": through["p50_ms"] - direct[rate]["p50_ms"],
@@ -58,7 +58,13 @@ def _one(proxy: Proxy, direct: dict[float, Result], plan: Plan, seed: int, core:
     return result
 
 
-def _closed(proxy: Proxy, protocol: str, connections: int, plan: Plan, core: int | None) -> Result:
+def closed(proxy: Proxy, protocol: str, connections: int, plan: Plan, core: int | None) -> Result:
+    """Closed-loop load, and what a handoff costs under it.
+
+    Raises:
+        BenchFailure: it failed, or more than one answer in a hundred was not 200.
+
+    """
     command = module(
         "bench.load",
         "closed",

@@ -12,6 +12,12 @@ from bench.plan import Plan
 OURS, ENVOY, NAIVE = "ours", "envoy", "naive"
 MIB = 2**20
 
+RECORDS_PER_S = 5_000
+_FED = 0.99
+"""Of that rate: the last few of a window are not fed any more."""
+_BEHIND_S = 0.2
+"""So much may be unwritten when the feeding ends; up to 50 ms are gathered."""
+
 Result = dict[str, Any]
 Pick = Callable[[Result], float]
 
@@ -61,6 +67,8 @@ class Measured:
     """By proxy."""
     overload: Result = field(default_factory=dict)
     """Ours only: the peak, and what became of four times as much, by callers' manners."""
+    everything: Result = field(default_factory=dict)
+    """Ours only: rounds with everything on and off, and the recorder alone."""
 
 
 def rows(measured: Measured, plan: Plan) -> list[Row]:
@@ -72,6 +80,7 @@ def rows(measured: Measured, plan: Plan) -> list[Row]:
         *_events(measured.events, plan),
         *_idle(measured.idle),
         *_overload(measured.overload),
+        *_everything(measured.everything),
     ]
 
 
@@ -158,6 +167,29 @@ def _overload(found: Result) -> list[Row]:
             cells = {OURS: _cell([value])}
             result.append(Row(f"4 × the load, callers {manners} retry-after: {label}", "×", cells, targets=targets))
     return result
+
+
+def _everything(found: Result) -> list[Row]:
+    if not found:
+        return []
+    rounds, recorder = found["rounds"], found["recorder"]
+    ratios = [one["on"]["cpu_us"] / one["off"]["cpu_us"] for one in rounds]
+    lost = sum(one["on"]["lost_records"] for one in rounds) + recorder["lost"]
+    per_s = recorder["kept_per_s"]
+    in_time = recorder["behind_s"] <= _BEHIND_S and not recorder["refusing"]
+    kept_up = in_time and not recorder["lost"] and per_s >= _FED * RECORDS_PER_S
+
+    def row(label: str, unit: str, values: list[float], *targets: Target) -> Row:
+        return Row(label, unit, {OURS: _cell(values)}, targets=targets)
+
+    return [
+        row("everything on, CPU per handoff", "µs", [one["on"]["cpu_us"] for one in rounds]),
+        row("everything off, CPU per handoff", "µs", [one["off"]["cpu_us"] for one in rounds]),
+        row("everything on over off, CPU per handoff", "×", ratios, _target("≤ 1.15", median(ratios), 1.15)),
+        row("records kept beside traffic", "1/s", [per_s], Target(f"≥ {RECORDS_PER_S:,}, none lost", kept_up)),
+        row(f"CPU of {RECORDS_PER_S:,} records a second", "% of a core", [recorder["cpu_share"] * 100]),
+        row("records lost", "in all", [lost], _target("none", lost, 0)),
+    ]
 
 
 def _idle(idle: dict[str, Result]) -> list[Row]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gateway.authority import Credential
 from gateway.identity import Principal
-from gateway.judgement import EMPTY, Judgement, Shadow, Snapshot, judge
+from gateway.judgement import EMPTY, NO_AGENT_RETRY_AFTER_S, Judgement, Shadow, Snapshot, judge
 from gateway.messages import RequestHead
 from gateway.packet import MalformedPacketError, parse, sift
 from gateway.packet import fields as names
@@ -50,6 +50,7 @@ def decide(
     *,
     assume: Evidence | None = None,
     held: Credential | None = None,
+    destination: str = "",
 ) -> Verdict:
     """Decide what becomes of a request.
 
@@ -61,6 +62,8 @@ def decide(
         entropy: ``random.getrandbits`` or its like; read only to mint an id.
         assume: what to take as proven about a hypothetical packet, instead of looking for proof in it.
         held: the handoff credential to take for shown and verified, likewise.
+        destination: where the packet was bound for, a `place`: it goes to the agent there, or nowhere.  Empty for
+            one that was sent to the gateway itself.
 
     """
     trusted = False
@@ -106,6 +109,11 @@ def decide(
         route = judgement.leaving
     if isinstance(route, Refusal):
         return Refuse(route, packet, content_type, traceparent, evidence, judgement.shadow, held)
+    if destination:
+        bound = _bound_for(destination, route, snapshot, packet.capabilities.label)
+        if isinstance(bound, Refusal):
+            return Refuse(bound, packet, content_type, traceparent, evidence, judgement.shadow, held)
+        route = bound
     onward = sifted.onward
     if names.ID not in flight:
         onward.append((names.ID, names.sf_string(packet.id)))
@@ -126,6 +134,23 @@ def decide(
         judgement.shadow,
         held,
     )
+
+
+def _bound_for(destination: str, route: Route, snapshot: Snapshot, label: str) -> Route | Refusal:
+    """What is left of `route` for a packet that was bound for `destination`: nobody else gets it."""
+    there = snapshot.routes.at.get(destination)
+    if there is None:
+        detail = f"{destination[:100]} is no member's address, and there is no way out of the mesh here"
+        return Refusal(Reason.DESTINATION_REFUSED, detail)
+    admitted = [name for name in there if name in route.grants]
+    if not admitted:
+        detail = f"no policy lets {label} go to {there[0]}, which is at {destination}, or it does not offer that"
+        return Refusal(Reason.DESTINATION_REFUSED, detail)
+    left = snapshot.routes.avoiding(route, frozenset(route.grants).difference(admitted))
+    if left is None:
+        detail = f"{label}: {admitted[0]}, which is at {destination}, is not ready; try again later"
+        return Refusal(Reason.NO_ELIGIBLE_AGENT, detail, retry_after_s=NO_AGENT_RETRY_AFTER_S)
+    return left
 
 
 _ANONYMOUS = Refusal(

@@ -140,12 +140,13 @@ def explain(
     *,
     assume: Evidence | None = None,
     held: Credential | None = None,
+    destination: str = "",
 ) -> Explanation:
     """Decide a packet and say why; the arguments are those of `decide`."""
     credential = _told(held, now) if held is not None else ""
     if held is None:
         held, credential = _shown(head, principal, snapshot, now)
-    verdict = decide(head, principal, snapshot, now, entropy, assume=assume, held=held)
+    verdict = decide(head, principal, snapshot, now, entropy, assume=assume, held=held, destination=destination)
     packet = verdict.packet
     told = Explanation(
         revision=snapshot.revision,

@@ -103,3 +103,5 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     """The id of the packet that the work began with."""
     credential: str = ""
     """The id of the handoff credential that the agent was given."""
+    destination: str = ""
+    """Where the caller's connection was going when it was redirected to the gateway, where the listener asks."""

@@ -59,6 +59,8 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
     """Of the snapshot that it was taken under."""
     now: float
     """Seconds since the epoch."""
+    destination: str = ""
+    """Where the packet was bound for, as `decide` was told."""
 
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,6 +106,8 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller"
     revision: str = ""
     held: Held | None = None
     """The credential that came with it, verified."""
+    destination: str = ""
+    """Where it was bound for, if that was asked."""
 
     @property
     def judged(self) -> bool:
@@ -126,6 +130,7 @@ class Question(NamedTuple):
     principal: Principal | None
     evidence: Evidence
     held: Credential | None
+    destination: str
 
 
 def record(decided: Decided) -> Recorded:
@@ -164,6 +169,7 @@ def record(decided: Decided) -> Recorded:
         rule=rule,
         revision=decided.revision,
         held=_kept(verdict.held) if verdict.held is not None else None,
+        destination=decided.destination,
     )
 
 
@@ -223,7 +229,8 @@ def again(recorded: Recorded) -> Question:
     signer = SpiffeId(recorded.signer) if recorded.signer else None
     covered = frozenset(name.encode("latin-1") for name in recorded.covered)
     held = _credential(recorded.held, principal.id) if recorded.held is not None and principal is not None else None
-    return Question(head, principal, Evidence(signer, covered, recorded.digest), held)
+    evidence = Evidence(signer, covered, recorded.digest)
+    return Question(head, principal, evidence, held, recorded.destination)
 
 
 def redecide(recorded: Recorded, snapshot: Snapshot) -> Recorded:
@@ -233,10 +240,10 @@ def redecide(recorded: Recorded, snapshot: Snapshot) -> Recorded:
         ValueError: it is no record of ours; the message says why.
 
     """
-    head, principal, evidence, held = again(recorded)
+    head, principal, evidence, held, bound = again(recorded)
     now = recorded.time.timestamp()
-    verdict = decide(head, principal, snapshot, now, lambda _: 0, assume=evidence, held=held)
-    return record(Decided(head, principal, verdict, snapshot.revision, now))
+    verdict = decide(head, principal, snapshot, now, lambda _: 0, assume=evidence, held=held, destination=bound)
+    return record(Decided(head, principal, verdict, snapshot.revision, now, bound))
 
 
 def flip(before: Recorded, after: Recorded) -> Flip | None:

@@ -40,6 +40,7 @@ class Reason(_Answer, Enum):
     NO_POLICY_ALLOWS = _Answer("no-policy-allows", 403, "No policy allows this packet", 7)
     CREDENTIAL_INSUFFICIENT = _Answer("credential-insufficient", 403, "The handoff credential does not cover this", 7)
     REVOKED = _Answer("revoked", 403, "What this is part of is revoked", 7)
+    DESTINATION_REFUSED = _Answer("destination-refused", 403, "The packet may not go where it was bound for", 7)
     REGISTRATION_DENIED = _Answer("registration-denied", 403, "No policy allows this registration", 7)
     APPROVAL_DENIED = _Answer("approval-denied", 403, "An approver denied this packet", 7)
     CAPABILITY_UNKNOWN = _Answer("capability-unknown", 404, "No agent offers this capability", 12)

@@ -8,6 +8,7 @@ costs each route one look at that agent.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 from typing import NamedTuple
 
 import msgspec
@@ -68,6 +69,11 @@ class Route(msgspec.Struct, frozen=True):
     """Of a way to agents that drain, all of them: what is told to packets that are of no conversation there."""
 
 
+def place(host: str, port: int) -> str:
+    """An IP address, in its canonical form, and a port as one text."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Change(NamedTuple):
     """An agent as it was and as it is; ``None`` where it is no member."""
 
@@ -120,6 +126,7 @@ class Routes:
     __slots__ = (
         "_admitted",
         "_all",
+        "_at",
         "_avoiding",
         "_granted",
         "_held",
@@ -148,6 +155,7 @@ class Routes:
         self._avoiding: dict[tuple[int, frozenset[str]], tuple[Route, Route | None]] = {}
         """By a route and the agents that are left out of it: the route, which lives on here, and what remains."""
         self._shown_by: dict[SpiffeId, tuple[str, ...]] | None = None
+        self._at: dict[str, tuple[str, ...]] | None = None
 
     def admitted(self, allow: Allow, capabilities: Capabilities) -> Admitted:
         """The agents that `allow` admits for `capabilities`."""
@@ -171,6 +179,21 @@ class Routes:
                 if agent.spiffe_id is not None:
                     found[agent.spiffe_id] = (*found.get(agent.spiffe_id, ()), agent.name)
             self._shown_by = found
+        return found
+
+    @property
+    def at(self) -> Mapping[str, tuple[str, ...]]:
+        """The names of the agents at each `place`; whoever has a name for an address is nowhere here."""
+        found = self._at
+        if found is None:
+            found = {}
+            for agent in self.agents:
+                try:
+                    where = place(str(ip_address(agent.host)), agent.port)
+                except ValueError:
+                    continue
+                found[where] = (*found.get(where, ()), agent.name)
+            self._at = found
         return found
 
     def avoiding(self, route: Route, names: frozenset[str]) -> Route | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -12,7 +14,8 @@ from gateway.messages import RequestHead
 from gateway.packet import fields as names
 from gateway.policy.model import TrustPolicy
 from gateway.recording import Decided, Flip, Recorded, again, flip, record, redecide
-from tests.policy.worlds import ALLOW, DENY, NOON, PLANNER, Ask, asks, documents, policy, snapshot
+from gateway.routes import place
+from tests.policy.worlds import AGENTS, ALLOW, DENY, NOON, PLANNER, Ask, asks, documents, policy, snapshot
 
 SENDER = Principal(PLANNER)
 SECRET_FIELDS = [
@@ -70,6 +73,22 @@ def test_a_packet_keeps_its_id_its_budget_and_its_agent(extra: list[tuple[bytes,
     assert decided.verdict.packet is not None
     assert kept.flight_id == decided.verdict.packet.id
     assert redecide(kept, force) == kept
+
+
+def test_a_packet_that_was_bound_for_an_agent_is_decided_so_again() -> None:
+    force = snapshot(policy("p", ["*"], ALLOW))
+    agents = [replace(agent, host=f"10.0.0.{number}") for number, agent in enumerate(AGENTS, start=1)]
+    force = force.with_agents(tuple(agents))
+    head = RequestHead(b"POST", b"https", b"code.execute.flight.internal", b"/run", [])
+    bound = {place(agent.host, agent.port): agent.name for agent in agents if "code.execute" in agent.capabilities}
+    assert len(bound) > 1
+    for destination, name in bound.items():
+        verdict = decide(head, SENDER, force, NOON, lambda _: 7, destination=destination)
+        kept = written(Decided(head, SENDER, verdict, force.revision, NOON, destination))
+        assert kept.agent == name
+        assert redecide(kept, force) == kept
+        without = force.with_agents(tuple(agent for agent in agents if agent.name != name))
+        assert redecide(kept, without).reason == "destination-refused"
 
 
 def test_nothing_secret_is_recorded() -> None:

@@ -105,10 +105,10 @@ def _known(recorded: Recorded, snapshot: Snapshot) -> Told:
     revision = snapshot.revision if snapshot.revision != recorded.revision else ""
     if not recorded.judged:
         return Told(recorded, revision=revision)
-    head, principal, evidence, held = again(recorded)
+    head, principal, evidence, held, bound = again(recorded)
     now = time.time()
-    explanation = explain(head, principal, snapshot, now, random.getrandbits, assume=evidence, held=held)
-    return Told(recorded, explanation, revision)
+    told = explain(head, principal, snapshot, now, random.getrandbits, assume=evidence, held=held, destination=bound)
+    return Told(recorded, told, revision)
 
 
 def _hypothetical(query: QueryParams, snapshot: Snapshot) -> Told:

@@ -85,11 +85,15 @@ class ListenerSpec(Spec):
     client_auth: ClientAuth = ClientAuth.REQUIRE
     assumed_principal: Annotated[SpiffeId, BeforeValidator(lambda text: parse_spiffe_id(str(text)))] | None = None
     """Who a caller without a certificate is taken for."""
+    original_destination: bool = False
+    """Connections are redirected here by the kernel: packets go to the agent that they were bound for, or nowhere."""
 
     @model_validator(mode="after")
     def _assumption_is_possible(self) -> ListenerSpec:
         if self.assumed_principal and self.tls and self.client_auth is ClientAuth.REQUIRE:
             raise ErrorAt("no caller is assumed where a certificate is required", "assumedPrincipal")
+        if self.original_destination and self.tls:
+            raise ErrorAt("a caller that is redirected means to speak to an agent, in plaintext", "originalDestination")
         return self
 
 

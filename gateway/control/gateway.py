@@ -475,6 +475,7 @@ class Gateway:
             port=port,
             context=context,
             assumed_principal=spec.assumed_principal,
+            original_destination=spec.original_destination,
             sockets=self._inherited.sockets(spec.name) if self._inherited is not None else (),
             reuse_port=self.config.reuse_port,
             limits=downstream_limits(self.config.limits),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class AbsentCaller:
     """Takes everything, and passes nothing on."""
 
-    __slots__ = ("codec", "listener", "principal")
+    __slots__ = ("codec", "destination", "listener", "principal")
 
     congested = False
 
@@ -21,6 +21,7 @@ class AbsentCaller:
         self.principal = was.principal
         self.codec = was.codec
         self.listener = was.listener
+        self.destination = was.destination
 
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         """Nobody gets the head."""

@@ -37,6 +37,7 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.handshakes import ArrivalLimits, site
 from gateway.proxy.lifetimes import CALLER, Clock, Heading, Unread
 from gateway.proxy.local import LocalExchange
+from gateway.proxy.redirect import original_destination
 from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
 from gateway.refusal import Reason, Refusal, answer
@@ -95,6 +96,8 @@ class DownstreamConnection(Connection):
         """By which a revocation list names the certificates that the caller has shown."""
         self.opened_at = self.idle_since = self.loop.time()
         self.site = ""
+        self.destination = ""
+        """Where it was going when it was redirected here, a `place` or `NOWHERE`; empty where that is not asked."""
         self.shaking = listener.tls
         """The handshake is not over."""
         self._held = b""
@@ -129,6 +132,8 @@ class DownstreamConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.site = site(self.peer)
+        if self.listener.original_destination:
+            self.destination = original_destination(transport.get_extra_info("socket"))
         if not self.listener.opened(self):
             self.abort()
 
@@ -293,7 +298,7 @@ class DownstreamConnection(Connection):
         local, contexts = plane.local, plane.context_requests
         if contexts is not None and contexts.concerns(head):
             local = contexts
-        if local is not None and (local is contexts or local.concerns(head)):
+        if local is not None and not self.destination and (local is contexts or local.concerns(head)):
             caller.in_flight += 1
             plane.in_flight += 1
             asked = self.exchanges[stream] = LocalExchange(local, self, stream)

@@ -211,14 +211,15 @@ class Exchange:
         self.head = head
         self.tunnel = bool(head.protocol)
         self.snapshot: Snapshot = plane.snapshot
+        caller = self.downstream
         try:
-            verdict = decide(head, self.downstream.principal, self.snapshot, now, plane.entropy)
+            verdict = decide(head, caller.principal, self.snapshot, now, plane.entropy, destination=caller.destination)
         except Exception:
             # Failing is closed: a defect in the decision is a refusal, counted, never a forward.
             plane.telemetry.defect()
             log.exception("a decision failed")
             verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
-        self.decision = Decided(head, self.downstream.principal, verdict, self.snapshot.revision, now)
+        self.decision = Decided(head, caller.principal, verdict, self.snapshot.revision, now, caller.destination)
         plane.telemetry.decision(self.decision)
         self.trace = plane.telemetry.begin_trace(self.decision)
         if isinstance(verdict, Refuse):

@@ -42,6 +42,7 @@ class Listener:
         port: int,
         context: Callable[[], ssl.SSLContext | None],
         assumed_principal: SpiffeId | None = None,
+        original_destination: bool = False,
         limits: DownstreamLimits,
         sockets: Sequence[socket.socket] = (),
         reuse_port: bool = False,
@@ -55,6 +56,8 @@ class Listener:
             port: 0 has the system choose one.
             context: gives the TLS context for the next connection, ``None`` for plaintext.
             assumed_principal: who a caller without a certificate is taken for.
+            original_destination: packets go to the agent that their connection was bound for when it was redirected
+                here, or nowhere.
             limits: bounds on each connection.
             sockets: those that listen there already; without them, they are made.
             reuse_port: let other processes listen there, too.
@@ -66,6 +69,7 @@ class Listener:
         self.port = port
         self.context = context
         self.assumed_principal = assumed_principal
+        self.original_destination = original_destination
         self.limits = limits
         self.tls = context() is not None
         self.connections: set[DownstreamConnection] = set()

@@ -139,6 +139,7 @@ def recorded(
         lineage=_lineage(exchange),
         root=_root(exchange),
         credential=exchange.given,
+        destination=exchange.decision.destination,
     )
 
 

@@ -135,6 +135,7 @@ def open_record(decided: Decided, agent: str) -> Record:
         method=kept.method,
         authority=kept.authority,
         path=kept.path,
+        destination=kept.destination,
     )
     return record_of(handoff, decided)
 
@@ -164,4 +165,5 @@ def recorded(kept: Record) -> Recorded:
         rule=judged.rule or kept.rule,
         revision=judged.revision or kept.revision,
         held=judged.held,
+        destination=kept.destination,
     )

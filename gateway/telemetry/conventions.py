@@ -62,6 +62,7 @@ ATTRIBUTES: Final = {
     "lineage": "flight.lineage",
     "root": "flight.root",
     "credential": "flight.credential",
+    "destination": "flight.destination",
 }
 """By the field of `Handoff`.  Not here: ``time`` and ``trace_id``, which spans and log records have places for."""
 

@@ -110,6 +110,7 @@ def test_paths_are_relative_to_the_file_and_absolute_once_loaded(
         ("[::1]:8443", "8443", "7:29: spec.listeners.0.address: expected host:port"),
         ("8443\"}", "8443\", clientAuth: maybe}", "7:55: spec.listeners.0.clientAuth: expected 'require' or"),
         ("8443\"}", "8443\", assumedPrincipal: spiffe://a/b}", "7:61: spec.listeners.0.assumedPrincipal: no caller"),
+        ("8443\"}", "8443\", originalDestination: true}", "7:64: spec.listeners.0.originalDestination: a caller that"),
         ("spiffe://mesh.local/dev", "root", "8:78: spec.listeners.1.assumedPrincipal: 'root' is not a SPIFFE id"),
         ("  identity: {certificate: certs/gateway.pem, key: certs/gateway-key.pem, trustBundle: /etc/ca.pem}\n", "",
          "6:7: spec.listeners.0: a TLS listener needs spec.identity"),
