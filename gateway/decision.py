@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.authority import NO_AUTHORITY, Credential, CredentialError, invalid
+from gateway.authority import Credential
 from gateway.identity import Principal
 from gateway.judgement import EMPTY, NO_AGENT_RETRY_AFTER_S, Judgement, Shadow, Snapshot, judge
 from gateway.messages import RequestHead
@@ -90,12 +90,15 @@ def decide(
     evidence = _evidence(signature, digest) if assume is None else assume
     authority = snapshot.authority
     if names.CREDENTIAL in flight and assume is None and held is None:
-        if authority is None:
-            return Refuse(NO_AUTHORITY, packet, content_type, traceparent, evidence)
-        try:
-            held = authority.verify(flight[names.CREDENTIAL], principal, now)
-        except CredentialError as error:
-            return Refuse(invalid(error), packet, content_type, traceparent, evidence)
+        shown = snapshot.credential(flight[names.CREDENTIAL], principal, now)
+        if isinstance(shown, Refusal):
+            return Refuse(shown, packet, content_type, traceparent, evidence)
+        held = shown
+    if snapshot.revocations:
+        keyid = signature.keyid if signature is not None else ""
+        stopped = snapshot.revocations.refusal_of(principal, now, packet, held, keyid=keyid)
+        if stopped is not None:
+            return Refuse(stopped, packet, content_type, traceparent, evidence, held=held)
     if authority is not None:
         objection = authority.objection(held, packet)
         if objection is not None:

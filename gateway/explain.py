@@ -18,6 +18,7 @@ from gateway.messages import Fields, RequestHead, field_value
 from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy import Allow, CompiledRule, Outcome, PacketFacts, Ruling, rule_on, weigh
+from gateway.policy.brokering import Brokering
 from gateway.policy.facts import ON_PACKETS, assumed_evidence
 from gateway.policy.model import Require
 from gateway.routing import Agent, AgentState
@@ -74,7 +75,7 @@ class RuleConsidered(msgspec.Struct, frozen=True, omit_defaults=True):
     policy: str
     rule: str
     effect: str
-    """``allow`` or ``deny``."""
+    """``allow``, ``ask`` or ``deny``."""
     mode: str
     """``enforce`` or ``shadow``."""
     speaks: bool
@@ -117,6 +118,8 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     policy: str = ""
     """Of the rule that decided; so is `rule`."""
     rule: str = ""
+    asks: tuple[str, ...] = ()
+    """The rules of which somebody has to approve it first, as ``policy/rule``."""
     status: int = 0
     """Of the refusal; so are `reason` and `detail`."""
     reason: str = ""
@@ -170,7 +173,7 @@ def explain(
             for capability in packet.capabilities.names
             for rule in snapshot.policies.rules
         ),
-        agents=tuple(_agent(agent, packet, ruling) for agent in snapshot.agents),
+        agents=tuple(_agent(agent, packet, ruling, snapshot.brokering) for agent in snapshot.agents),
     )
 
 
@@ -210,7 +213,8 @@ def _came_to(rule: CompiledRule, outcomes: dict[int, Outcome], *, carried: bool)
 def _outcome(verdict: Verdict) -> dict[str, Any]:
     if isinstance(verdict, Forward):
         granted = verdict.route.grants[verdict.agent.name]
-        return {"agent": verdict.agent.name, "policy": granted.policy, "rule": granted.rule}
+        asks = tuple(ask.name for ask in granted.approvals)
+        return {"agent": verdict.agent.name, "policy": granted.policy, "rule": granted.rule, "asks": asks}
     refusal = verdict.refusal
     return {
         "status": refusal.reason.status,
@@ -255,6 +259,7 @@ _REQUIRE_IS = {
     Outcome.UNSIGNED: "no signature that it accepts",
     Outcome.UNDIGESTED: "no content-digest, or not covered by the signature",
     Outcome.UNCREDENTIALED: "no handoff credential",
+    Outcome.CONTEXTLESS: "no flight-context with a sha-256",
 }
 
 
@@ -267,6 +272,8 @@ def _required(require: Require) -> str:
         parts.append("contentDigest")
     if require.credential:
         parts.append("credential")
+    if require.context:
+        parts.append("context")
     return ", ".join(parts)
 
 
@@ -274,17 +281,29 @@ def _verdict(rule: CompiledRule, outcome: Outcome, when_is: str) -> str:
     if outcome is Outcome.FALSE:
         return "'when' is false"
     if outcome is Outcome.CARRIED:
-        return "another has signed the packet, and the rule names no signers"
-    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.UNCREDENTIALED):
-        return f"'require' is not met: {_REQUIRE_IS[outcome]}"
-    if outcome is Outcome.FAILED and not rule.denies:
+        return f"another has signed the packet, and the rule names no signers{_so(rule)}"
+    if outcome in (Outcome.UNSIGNED, Outcome.UNDIGESTED, Outcome.UNCREDENTIALED, Outcome.CONTEXTLESS):
+        return f"'require' is not met: {_REQUIRE_IS[outcome]}{_so(rule)}"
+    if outcome is Outcome.FAILED and not (rule.denies or rule.ask):
         return f"'when' cannot be evaluated, so it does not allow: {when_is}"
-    what = ("shuts out" if rule.narrow else "denies") if rule.denies else "allows"
+    if rule.denies or outcome is Outcome.FAILED:
+        what = "shuts out" if rule.narrow else "denies"
+    elif rule.ask is not None:
+        what = "allows, once approved," if rule.narrow else "allows once approved"
+    else:
+        what = "allows"
     if rule.narrow:
         what = f"{what} agents with {', '.join(_narrowing(rule))}"
     if outcome is Outcome.FAILED:
         what = f"{what}, as 'when' cannot be evaluated: {when_is}"
     return f"in shadow: {what}" if rule.shadow else what
+
+
+def _so(rule: CompiledRule) -> str:
+    """What comes of an ask that cannot be asked."""
+    if rule.ask is None:
+        return ""
+    return ", so it shuts out the agents that it asks about" if rule.narrow else ", so it denies"
 
 
 def _narrowing(rule: CompiledRule) -> Iterator[str]:
@@ -296,7 +315,7 @@ def _narrowing(rule: CompiledRule) -> Iterator[str]:
         yield rule.spec.agent_when.text
 
 
-def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidered:
+def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling, brokering: Brokering) -> AgentConsidered:
     wanted = packet.capabilities
     missing = [name for name in wanted.names if name not in agent.capabilities]
     if missing:
@@ -306,7 +325,7 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
     state = f"{agent.state.value}, trust {agent.trust}"
     if not isinstance(ruling, Allow):
         return AgentConsidered(agent.name, False, f"capable, {state}; but the packet is refused")
-    excluding = next((rule for rule in ruling.exclusions if rule.covers(agent, ruling.principal)), None)
+    excluding = next((rule for rule in ruling.exclusions if rule.means(agent, ruling.principal)), None)
     if excluding is not None:
         return AgentConsidered(agent.name, False, f"shut out by {excluding.policy}/{excluding.name}")
     admitting = ruling.admits(agent)
@@ -314,15 +333,26 @@ def _agent(agent: Agent, packet: FlightPacket, ruling: Ruling) -> AgentConsidere
         return AgentConsidered(agent.name, False, "; ".join(dict.fromkeys(_not_admitted(agent, ruling))))
     first = admitting[0]
     ready = agent.state is AgentState.READY
-    why = f"{'eligible' if ready else 'not ready'}, {state}"
+    asked = ", once it is approved" if any(rule.ask for rule in admitting) else ""
+    why = f"{'eligible' if ready else 'not ready'}, {state}{asked}"
+    brokered = brokering.of(wanted, agent)
+    if brokered is not None and brokered.injections:
+        why += f"; it is given the secret of {', '.join(each.document for each in brokered.injections)}"
+        if agent.spiffe_id is None:
+            why += ", and gets nothing, since nothing shows who it is"
     return AgentConsidered(agent.name, ready, why, first.policy, first.name)
 
 
 def _not_admitted(agent: Agent, allow: Allow) -> Iterator[str]:
     for rules in allow.allowing:
-        if not any(rule.covers(agent, allow.principal) for rule in rules):
-            for rule in rules:
+        unclear = [rule for rule in rules if rule.ask and _unclear(rule, agent, allow.principal)]
+        if unclear or not any(rule.covers(agent, allow.principal) for rule in rules):
+            for rule in unclear or rules:
                 yield f"{rule.policy}/{rule.name}: {_falls_short(agent, rule, allow.principal)}"
+
+
+def _unclear(rule: CompiledRule, agent: Agent, principal: Principal) -> bool:
+    return rule.means(agent, principal) and not rule.covers(agent, principal)
 
 
 def _falls_short(agent: Agent, rule: CompiledRule, principal: Principal) -> str:

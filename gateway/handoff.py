@@ -21,7 +21,7 @@ class Outcome(Enum):
     CANCELLED = "cancelled"
     """The caller went away first."""
     REVOKED = "revoked"
-    """It was under way when policy, or the end of the caller's certificate, took its permission back."""
+    """It was under way when policy, a revocation, or the end of the caller's certificate took its permission back."""
     OPEN = "open"
     """It has not ended yet: in the flight recorder only, of what is long under way."""
 
@@ -71,10 +71,14 @@ class Handoff(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller":
     attempts: int = 0
     failed: tuple[Attempt, ...] = ()
     """The attempts before the last one."""
+    brokered: str = ""
+    """The documents whose secrets the agent was given, by name."""
     usage: str = ""
     """What was spent, as the agent says, or as it was read from its answer where a budget was reserved."""
     reserved: str = ""
     """What was taken for it out of the caller's budget before the agent was asked."""
+    approval: str = ""
+    """What came of the approvals that rules asked for: by whom, after how long, and under which id."""
     repeated: bool = False
     """The answer is that of the packet's first time; no agent was asked."""
     bytes_in: int = 0

@@ -11,7 +11,15 @@ from dataclasses import InitVar, dataclass, field, replace
 
 import msgspec
 
-from gateway.authority import Authority, Credential
+from gateway.authority import (
+    NO_AUTHORITY,
+    NO_REVOCATIONS,
+    Authority,
+    Credential,
+    CredentialError,
+    Revocations,
+    invalid,
+)
 from gateway.identity import Principal, PrincipalPattern
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket
@@ -28,6 +36,7 @@ from gateway.policy import (
     rule_on,
     weigh,
 )
+from gateway.policy.brokering import NO_BROKERING, Brokering
 from gateway.refusal import Reason, Refusal
 from gateway.routes import Change, Granted, Route, Routes
 from gateway.routing import DEFAULT_POINTS, Agent
@@ -51,6 +60,8 @@ class Shadow(msgspec.Struct, frozen=True):
     """Of the refusal there would be."""
     agents: tuple[str, ...] = ()
     """Names of the agents that the packet could go to."""
+    asks: tuple[str, ...] = ()
+    """The rules that would ask first, as ``policy/rule``, where those in force would not."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -87,6 +98,8 @@ class Snapshot:
     trusted_hops: tuple[PrincipalPattern, ...] = ()
     keys: KeySet = NO_KEYS
     """Of those who sign packets; a caller's certificate brings its own key."""
+    brokering: Brokering = NO_BROKERING
+    """Which agents are given secrets, and where these are kept: no secret itself."""
     zone: str = ""
     """Where the gateway runs: agents there are preferred."""
     points: int = DEFAULT_POINTS
@@ -95,6 +108,8 @@ class Snapshot:
     """What agents have offered, together, since the gateway started; at most `MAX_OFFERED`."""
     authority: Authority | None = None
     """Gives and takes handoff credentials; without one there are none."""
+    revocations: Revocations = NO_REVOCATIONS
+    """What is stopped, whatever policies say."""
     carried: InitVar[Routes | None] = None
     """Routes from the snapshot before."""
     routes: Routes = field(init=False, compare=False, repr=False)
@@ -103,6 +118,23 @@ class Snapshot:
 
     def __post_init__(self, carried: Routes | None) -> None:
         object.__setattr__(self, "routes", carried or Routes(self.agents, self.revision, self.zone, self.points))
+
+    def credential(self, raw: bytes, principal: Principal, now: float) -> Credential | Refusal:
+        """The handoff credential `raw`, shown by `principal`, or why it does not hold, as one that is revoked.
+
+        Args:
+            raw: the value of ``flight-credential``.
+            principal: the caller.
+            now: seconds since the epoch.
+
+        """
+        if self.authority is None:
+            return NO_AUTHORITY
+        try:
+            held = self.authority.verify(raw, principal, now)
+        except CredentialError as error:
+            return invalid(error)
+        return self.revocations.refusal_of(principal, now, held=held) or held
 
     def with_agents(self, agents: tuple[Agent, ...]) -> Snapshot:
         """The snapshot after members came, went or changed; policies and revision stay.
@@ -124,6 +156,10 @@ class Snapshot:
         offered = offered_by(concerned, self.offered)
         routes = self.routes.changed(agents, changes)
         return replace(self, agents=agents, offered=offered, carried=routes, cases={})
+
+    def with_revocations(self, revocations: Revocations) -> Snapshot:
+        """The snapshot with these revocations; everything else stays, what is remembered of it, too."""
+        return self if revocations is self.revocations else replace(self, revocations=revocations, carried=self.routes)
 
 
 def offered_by(agents: Iterable[Agent], before: frozenset[frozenset[str]] = frozenset()) -> frozenset[frozenset[str]]:
@@ -229,7 +265,7 @@ def _settle(
         return enforced
     ruling = rule_on(principal, candidates, outcomes, shadow=True, carried=carried)
     supposed = _conclude(ruling, principal, capabilities, snapshot)
-    if _destinations(enforced) == _destinations(supposed):
+    if _destinations(enforced) == _destinations(supposed) and _asks(enforced) == _asks(supposed):
         return enforced
     route = supposed.route
     shadow = Shadow(
@@ -237,6 +273,7 @@ def _settle(
         rules=_shadow_rules(candidates, outcomes),
         reason=route.reason.slug if isinstance(route, Refusal) else "",
         agents=_destinations(supposed),
+        asks=tuple(name for name in _asks(supposed) if name not in _asks(enforced)),
     )
     return msgspec.structs.replace(enforced, shadow=shadow)
 
@@ -247,11 +284,17 @@ def _destinations(judgement: Judgement) -> tuple[str, ...]:
     return () if isinstance(route, Refusal) else tuple(agent.name for agent in route.ring.agents)
 
 
+def _asks(judgement: Judgement) -> tuple[str, ...]:
+    """The rules that ask before a packet may go to any of its destinations."""
+    asks = (ask.name for name in _destinations(judgement) for ask in judgement.grants[name].approvals)
+    return tuple(dict.fromkeys(asks))
+
+
 def _shadow_rules(candidates: Candidates, outcomes: bytes) -> tuple[str, ...]:
     off = {
         rule.number
         for rule, outcome in zip(candidates.conditional, outcomes, strict=True)
-        if outcome != Outcome.HOLDS and not (rule.denies and outcome == Outcome.FAILED)
+        if outcome == Outcome.FALSE or (outcome != Outcome.HOLDS and not (rule.denies or rule.ask))
     }
     rules = dict.fromkeys(rule for _, each in candidates.by_capability for rule in each)
     return tuple(f"{rule.policy}/{rule.name}" for rule in rules if rule.shadow and rule.number not in off)
@@ -285,14 +328,22 @@ _MISSING = {
     Outcome.CARRIED: "the caller's own signature, or none: it names nobody whose packets others may carry",
     Outcome.UNDIGESTED: "a content-digest, covered by the signature where one is required",
     Outcome.UNCREDENTIALED: "a handoff credential",
+    Outcome.CONTEXTLESS: "a flight-context that gives the context's sha-256",
 }
+_WHICH = {
+    Outcome.UNCREDENTIALED: Reason.CREDENTIAL_INSUFFICIENT,
+    Outcome.CONTEXTLESS: Reason.CONTEXT_MISSING,
+}
+
+
+_EFFECT = {True: "a deny", False: "an ask"}
 
 
 def _refusal(deny: Deny, principal: Principal) -> Refusal:
     """How a sender is told of `deny`: the rule's name, and nothing else of what it says."""
     rule = deny.rule
     if rule is not None:
-        why = "; its condition could not be evaluated, and such a deny denies" if deny.short else ""
+        why = f"; its condition could not be evaluated, and such {_EFFECT[rule.denies]} denies" if deny.short else ""
         detail = f"a rule denies {deny.capability} to {principal.id}{why}"
         return Refusal(Reason.DENIED_BY_POLICY, detail, rule.policy, rule.name)
     failed = [short for short, outcome in deny.short if outcome is Outcome.FAILED]
@@ -300,8 +351,7 @@ def _refusal(deny: Deny, principal: Principal) -> Refusal:
     for short, outcome in deny.short:
         if outcome in _MISSING:
             detail = f"{short.policy}/{short.name} allows {deny.capability} only with {_MISSING[outcome]}{also}"
-            bare = outcome is Outcome.UNCREDENTIALED
-            reason = Reason.CREDENTIAL_INSUFFICIENT if bare else Reason.SIGNATURE_INVALID
+            reason = _WHICH.get(outcome, Reason.SIGNATURE_INVALID)
             return Refusal(reason, detail, short.policy, short.name)
     if failed:
         detail = f"nothing else allows {principal.id} to use {deny.capability}{also}"

@@ -38,6 +38,8 @@ class Expect(Enum):
     """What is to become of a packet."""
 
     ALLOW = "allow"
+    ASK = "ask"
+    """It is let through once it is approved."""
     DENY = "deny"
 
 
@@ -66,7 +68,7 @@ class Case(Spec):
 
     @model_validator(mode="after")
     def _expectations_agree(self) -> Case:
-        if self.reason and self.expect is Expect.ALLOW:
+        if self.reason and self.expect is not Expect.DENY:
             raise ErrorAt("only a refusal has a reason", "reason")
         if self.reason and self.reason not in _SLUGS:
             raise ErrorAt(f"expected one of {', '.join(_SLUGS)}", "reason")
@@ -134,9 +136,10 @@ def _held_against(case: Case, verdict: Verdict) -> tuple[str, str]:
     agents: tuple[str, ...] = ()
     if isinstance(verdict, Forward):
         granted = verdict.route.grants[verdict.agent.name]
-        came, reason, rule = Expect.ALLOW, "", f"{granted.policy}/{granted.rule}"
+        came = Expect.ASK if granted.approvals else Expect.ALLOW
+        reason, rule = "", f"{granted.policy}/{granted.rule}"
         agents = tuple(agent.name for agent in verdict.route.ring.agents)
-        told = f"allow by {rule}, to {' or '.join(agents)}"
+        told = f"{came.value} by {rule}, to {' or '.join(agents)}"
     else:
         refusal = verdict.refusal
         came, reason = Expect.DENY, refusal.reason.slug

@@ -6,6 +6,7 @@ a decision reads it.  No credential, signature, query, body or other field of th
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from gateway.authority import Credential
 from gateway.decision import Evidence, Forward, Snapshot, Verdict, decide
 from gateway.identity import Principal, SpiffeId, parse_spiffe_id
 from gateway.messages import RequestHead
+from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy.patterns import parse_capability_pattern
 from gateway.refusal import Reason
@@ -32,7 +34,8 @@ FIELDS = frozenset(
         names.CONTENT_TYPE,
     }
 )
-"""The header fields whose values are recorded.  The id is recorded apart: it may have been minted."""
+"""The header fields whose values are recorded.  The id is recorded apart: it may have been minted.  Of
+``flight-context`` the digest is recorded, too."""
 
 _JUDGED = frozenset(
     reason.slug
@@ -89,7 +92,7 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller"
     protocol: str = ""
     """Of an extended CONNECT."""
     fields: list[tuple[str, str]] = []
-    """Those of `FIELDS`, as they came."""
+    """Those of `FIELDS`, as they came, and the digest of ``flight-context``."""
     signer: str = ""
     """Whose signature was proven; so are `covered` and `digest`."""
     covered: tuple[str, ...] = ()
@@ -153,7 +156,10 @@ def record(decided: Decided) -> Recorded:
         authority=head.authority.decode("latin-1"),
         path=head.path.partition(b"?")[0].decode("latin-1"),
         protocol=head.protocol.decode("latin-1"),
-        fields=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields if name in FIELDS],
+        fields=[
+            *((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields if name in FIELDS),
+            *_context(packet),
+        ],
         signer=evidence.signer or "",
         covered=tuple(sorted(name.decode("latin-1") for name in evidence.covered)),
         digest=evidence.digest,
@@ -191,6 +197,14 @@ def _credential(held: Held, caller: SpiffeId) -> Credential:
         expires=0.0,
         key="",
     )
+
+
+def _context(packet: FlightPacket | None) -> list[tuple[str, str]]:
+    """``flight-context`` without its reference, which may be a secret."""
+    if packet is None or not packet.context:
+        return []
+    digest = b64encode(bytes.fromhex(packet.context)).decode("ascii")
+    return [(names.CONTEXT.decode("ascii"), f"sha-256=:{digest}:")]
 
 
 def again(recorded: Recorded) -> Question:

@@ -16,7 +16,7 @@ import msgspec
 from gateway.identity import SpiffeId
 from gateway.packet import Capabilities
 from gateway.packet import fields as names
-from gateway.policy import Allow, CompiledRule, Limit
+from gateway.policy import Allow, Ask, CompiledRule, ContextTerms, Limit
 from gateway.policy.model import Grant
 from gateway.refusal import Refusal
 from gateway.routing import DEFAULT_POINTS, Agent, AgentState, Load, Ring
@@ -29,7 +29,7 @@ EVEN_SHARE = 0.8
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """The rules that admit an agent, one for each capability of the packet, first things first."""
+    """The rules that admit an agent, one or more for each capability of the packet, first things first."""
 
     policy: str
     rule: str
@@ -40,11 +40,17 @@ class Granted(msgspec.Struct, frozen=True):
     """How often these rules allow."""
     grants: tuple[Grant, ...] = ()
     """What these rules let the agent do with the work; a rule without a grant sets no bounds."""
+    context: ContextTerms | None = None
+    """What any of these rules says of the packet's context."""
+    approvals: tuple[Ask, ...] = ()
+    """What of these rules has to be approved, each of them."""
+    audited: bool = False
+    """Whether one of these rules wants what it allows recorded."""
 
     @property
     def staged(self) -> bool:
         """Whether a packet goes through the stages before it goes to the agent."""
-        return bool(self.grants)
+        return bool(self.grants or self.approvals) or self.context is not None
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -357,4 +363,14 @@ def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
         value,
         tuple(rule.limit for rule in distinct if rule.limit is not None),
         tuple(rule.grant for rule in distinct if rule.grant is not None),
+        _terms([rule.context for rule in distinct if rule.context is not None]),
+        tuple(rule.ask for rule in distinct if rule.ask is not None),
+        any(rule.audited for rule in distinct),
     )
+
+
+def _terms(all_: list[ContextTerms]) -> ContextTerms | None:
+    """What several rules say of a packet's context, together."""
+    if not all_:
+        return None
+    return ContextTerms(any(each.required for each in all_), any(each.inline for each in all_))

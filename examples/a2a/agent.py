@@ -15,6 +15,8 @@ from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import AgentCapabilities, AgentCard, AgentInterface, AgentSkill
 from starlette.applications import Starlette
 
+from gateway.agent import Arrival
+
 GATEWAY = os.environ.get("FLIGHT_GATEWAY", "https://127.0.0.1:8443")
 
 CARD = AgentCard(
@@ -37,11 +39,14 @@ class Summarizer(AgentExecutor):
         task = context.current_task or new_task_from_user_message(context.message)
         await event_queue.enqueue_event(task)
         updater = TaskUpdater(event_queue, task.id, task.context_id)
-        # The headers of the request are there: who asks, in which conversation, with how much time left.
-        asked_by = context.call_context.state["headers"]["flight-from"].strip('"')
-        await updater.start_work(new_text_message(f"asked by {asked_by}"))
-        summary = " ".join(context.get_user_input().split()[:3])
-        await updater.add_artifact([new_text_part(summary)], name="summary")
+        # The headers of the request are there: who asks, in which conversation, with how much time and budget left.
+        # To hand a part on: await arrival.onward(client).post("text.count", json=..., budget={"tokens": 100})
+        arrival = Arrival.received(context.call_context.state["headers"])
+        await updater.start_work(new_text_message(f"asked by {arrival.sender}"))
+        words = context.get_user_input().split()
+        # The gateway finds in the metadata what was spent, and charges it to whoever asked.
+        spent = {"usage": {"tokens": len(words)}}
+        await updater.add_artifact([new_text_part(" ".join(words[:3]))], name="summary", metadata=spent)
         await updater.complete()
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:

@@ -1,7 +1,10 @@
 """A LangGraph graph that hands a step on.  The node `count` asks whoever has `text.count`, by way of the gateway.
 
-A thread of LangGraph is a conversation of the gateway's: its steps find the same agent again.  There is no model in it,
-so that it runs anywhere; put yours into `draft`.
+A thread of LangGraph is a conversation of the gateway's: its steps find the same agent again.  In an agent that was
+asked itself, give the graph what has arrived, and each step is handed on under its credential:
+``graph.invoke(state, {"configurable": {"thread_id": arrival.conversation, "arrival": arrival}})``.
+
+There is no model in it, so that it runs anywhere; put yours into `draft`.
 """
 
 import os
@@ -13,6 +16,8 @@ import httpx
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
+
+from gateway.agent import Arrival
 
 
 class State(TypedDict, total=False):
@@ -42,14 +47,13 @@ def build(client: httpx.Client):
         return {"draft": " ".join(words if "words" not in state else words[: len(words) // 2])}
 
     def count(state: State, config: RunnableConfig) -> State:
-        answer = client.post(
-            "/count",
-            json={"text": state["draft"]},
-            headers={
-                "flight-capability": "text.count",
-                "flight-conversation": f'"{config["configurable"]["thread_id"]}"',
-            },
-        )
+        arrival: Arrival | None = config["configurable"].get("arrival")
+        if arrival is not None:
+            headers = arrival.headers("text.count", budget={"tokens": 100})
+        else:  # the work begins here
+            thread = config["configurable"]["thread_id"]
+            headers = {"flight-capability": "text.count", "flight-conversation": f'"{thread}"'}
+        answer = client.post("/count", json={"text": state["draft"]}, headers=headers)
         if answer.is_error:
             # A refusal is application/problem+json: its detail says what to change.
             raise RuntimeError(answer.json().get("detail", answer.text))

@@ -15,6 +15,8 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.admin import page
 from gateway.admin.access import Access
+from gateway.admin.approvals import approval_routes
+from gateway.admin.contexts import context_routes
 from gateway.admin.conversations import conversation_routes
 from gateway.admin.debug import debug_routes
 from gateway.admin.explain import explain_endpoint
@@ -22,6 +24,7 @@ from gateway.admin.members import member_routes
 from gateway.admin.operations import operation_routes
 from gateway.admin.operators import session_routes
 from gateway.admin.policies import policy_routes
+from gateway.admin.revocations import revocation_routes
 from gateway.admin.snapshot import described
 from gateway.admin.stream import live_routes
 from gateway.proxy import exchange
@@ -74,6 +77,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
                 "since": _text(told.since),
                 "files": told.files,
                 "in_step_with_files": gateway.metrics.last_reload_ok,
+                "needs_restart": told.restart,
                 "last_refused": _event(told.last_refused) if told.last_refused else None,
                 "warnings": told.warnings,
                 "history": [_event(event) for event in told.history],
@@ -83,6 +87,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
                 "shared_leases": (gateway.shared.leases.trouble or "ok") if gateway.config.redis else None,
                 "shared_ledger": (gateway.shared.ledger.trouble or "ok") if gateway.config.redis else None,
                 "shared_budgets": (gateway.shared.budgets.trouble or "ok") if gateway.config.redis else None,
+                "revocations": gateway.revocations.trouble or "ok",
                 "membership": gateway.membership.status(),
             }
         )
@@ -106,9 +111,12 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             Route("/explain", explain_endpoint(gateway)),
             *live_routes(gateway.live),
             *conversation_routes(gateway),
+            *context_routes(gateway),
             *member_routes(gateway),
+            *approval_routes(gateway),
             *policy_routes(gateway),
             *operation_routes(gateway),
+            *revocation_routes(gateway),
             *debug_routes(gateway),
             *(session_routes(access) if access is not None else ()),
             *(page.routes() if access is not None else ()),

@@ -46,6 +46,8 @@ class Now(NamedTuple):
     connections: int
     loop_lag_s: float
     overload_level: int
+    approvals: int
+    """Packets that wait for one."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -61,6 +63,8 @@ class State(msgspec.Struct, frozen=True):
     failed_per_s: float
     loop_lag_ms: float
     overload_level: int
+    approvals: int = 0
+    """Packets that wait for one."""
     dropped: int = 0
     """Handoffs that this reader has missed, being too slow for them."""
 
@@ -167,6 +171,7 @@ class Live:
             *self._rates,
             round(now.loop_lag_s * 1000, 3),
             now.overload_level,
+            now.approvals,
         )
 
     def join(self, wanted: Filter) -> Reader | None:

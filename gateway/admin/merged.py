@@ -65,6 +65,7 @@ def make_merged_app(workers: Workers, access: Access) -> Starlette:
                 "ready": not workers.draining and not _not_ready(replies),
                 "revision": revisions.pop() if len(revisions) == 1 else None,
                 "in_step_with_files": all(each["in_step_with_files"] for each in there),
+                "needs_restart": sorted({setting for each in there for setting in each["needs_restart"]}),
                 "workers": [
                     {"worker": each.number, "pid": each.pid, "restarts": each.restarts, "status": status}
                     for each, status in zip(replies, told, strict=True)

@@ -12,8 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.admin import merging
+from gateway.admin import merging, revocations
 from gateway.admin.access import caller_of
+from gateway.admin.approvals import Approvals, read_said
+from gateway.admin.contexts import PATH as CONTEXTS
+from gateway.admin.contexts import ErasedContexts
+from gateway.admin.contexts import merged as merged_erasures
 from gateway.admin.conversations import MAX_SHOWN, Conversations, Forest
 from gateway.admin.debug import GONE, asked_for, shown, unless_gone
 from gateway.admin.filters import Filter
@@ -99,6 +103,41 @@ def merged_routes(workers: Workers) -> list[Route]:
         there = [msgspec.convert(each, Member) for each in members if each["state"] is not None]
         return json(merging.member(there)) if there else answer
 
+    async def erase_contexts(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        replies = await workers.ask(_path(request), "DELETE", order_headers(caller.operator), PATIENCE_S)
+        answer = _least_well(replies)
+        conversation = request.path_params["id"]
+        told(caller, f"erase the contexts of {conversation}", f"{answer.status_code} {_body(answer)}")
+        if answer.status_code != 200:
+            return answer
+        done = [each.answer.content for each in replies if each.answer is not None]
+        return json(merged_erasures([msgspec.json.decode(each, type=ErasedContexts) for each in done]))
+
+    async def approve(request: Request) -> Response:
+        said = await read_said(request)
+        if isinstance(said, Response):
+            return said
+        caller = caller_of(request.scope)
+        body = msgspec.json.encode(said)
+        replies = await workers.ask(_path(request), "POST", order_headers(caller.operator), content=body)
+        # It waits in one of them: the others know nothing of it.
+        answers = [each.answer for each in replies if each.answer is not None]
+        known = [each for each in answers if each.status_code != 404]
+        if not known and len(answers) < len(replies):
+            return _no_answer("not all workers answer, and it does not wait in the others")
+        found = _passed_on(min(known or answers, key=_status))
+        told(caller, f"{said.decision.value} {request.path_params['id']}", f"{found.status_code} {_body(found)}")
+        return found
+
+    async def revoke(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        what = f"{request.method} {request.query_params.get('kind')} {request.query_params.get('value')}"
+        replies = await workers.ask(_path(request), request.method, order_headers(caller.operator), MARGIN_S)
+        answer = _least_well(replies)
+        told(caller, f"revocation: {what}", answer.status_code)
+        return answer
+
     async def profile(request: Request) -> Response:
         try:
             seconds, hz, form = asked_for(request)
@@ -119,12 +158,17 @@ def merged_routes(workers: Workers) -> list[Route]:
         Route("/handoffs", limited(Handoffs, merging.handoffs)),
         Route("/conversations", limited(Conversations, merging.conversations)),
         Route("/conversations/{id:path}", forest),
+        Route(CONTEXTS, operators_only(erase_contexts), methods=["DELETE"]),
         Route("/tasks/{id:path}", forest),
+        Route("/approvals", merged(Approvals, merging.approvals)),
+        Route("/approvals/{id}", operators_only(approve), methods=["POST"]),
         Route("/members", merged(Members, merging.members)),
         Route("/ring", merged(Circle, merging.circles)),
         Route("/policies", merged(Policies, merging.policies)),
         Route("/operations/reload", operators_only(reload), methods=["POST"]),
         Route("/operations/members/{name:path}/{operation}", operators_only(operate), methods=["POST"]),
+        Route("/revocations", merged(revocations.Told, revocations.merged)),
+        Route("/revocations", operators_only(revoke), methods=["POST", "DELETE"]),
         Route("/debug/tasks", operators_only(tasks)),
         Route("/debug/profile", operators_only(profile)),
     ]

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from gateway.admin.approvals import Approvals
 from gateway.admin.conversations import Conversation, Conversations, Forest
 from gateway.admin.forest import Node, forest, when
 from gateway.admin.live import State
@@ -34,6 +35,7 @@ def states(told: Sequence[State]) -> State:
         round(sum(each.failed_per_s for each in told), 1),
         max(each.loop_lag_ms for each in told),
         max(each.overload_level for each in told),
+        sum(each.approvals for each in told),
         sum(each.dropped for each in told),
     )
 
@@ -79,6 +81,11 @@ def _nodes(roots: Sequence[Node]) -> Iterator[Node]:
         node = waiting.pop()
         waiting += node["children"]
         yield node
+
+
+def approvals(told: Sequence[Approvals]) -> Approvals:
+    """Each packet waits in one worker."""
+    return Approvals(sorted((one for each in told for one in each.approvals), key=lambda waiting: waiting.time))
 
 
 def members(told: Sequence[Members]) -> Members:

@@ -101,5 +101,6 @@ class Workers(Protocol):
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ASK_TIMEOUT_S,
+        content: bytes = b"",
     ) -> list[WorkerReply]:
         """Ask each of them."""

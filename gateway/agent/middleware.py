@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from gateway.identity import IdentityError, SpiffeId, parse_spiffe_id
+from gateway.agent.arrival import Arrival, read
 from gateway.messages import Fields, RequestHead
-from gateway.packet import FlightPacket, MalformedPacketError, parse, sift
+from gateway.packet import MalformedPacketError
 from gateway.packet import fields as names
 from gateway.packet.components import combine
 from gateway.packet.digest import MISMATCH, DigestCheck, digest_check
 from gateway.packet.keys import KeySet
-from gateway.packet.signature import Signature, SignatureError, verify
+from gateway.packet.signature import SignatureError, verify
 from gateway.refusal import Reason, Refusal, answer
 
 Scope = MutableMapping[str, Any]
@@ -30,16 +30,6 @@ _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 class DigestMismatchError(Exception):
     """A body turned out not to be its sender's when the answer was already under way, which is broken off."""
-
-
-class Arrival(msgspec.Struct, frozen=True):
-    """A packet that has arrived: the value of ``scope["flight"]``."""
-
-    packet: FlightPacket
-    sender: SpiffeId
-    """Who sent it, as the gateway has authenticated it (``flight-from``)."""
-    signature: Signature | None
-    """The sender's signature, when this agent verifies signatures."""
 
 
 class FlightMiddleware:
@@ -62,6 +52,7 @@ class FlightMiddleware:
         *,
         scheme: str = "https",
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Wrap `app`.
 
@@ -70,12 +61,14 @@ class FlightMiddleware:
             keys: the senders' keys; ``None`` leaves signatures to the gateway.
             scheme: what senders reach the gateway by; they have signed it, and the way on to the agent may differ.
             clock: seconds since the epoch.
+            monotonic: seconds that only go forward: how much of ``flight-timeout`` is left.
 
         """
         self._app = app
         self._keys = keys
         self._scheme = scheme.encode("ascii")
         self._clock = clock
+        self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -100,25 +93,20 @@ class FlightMiddleware:
         await self._with_checked_body(_CheckedBody(receive, send, check), scope, values, send)
 
     def _arrival(self, head: RequestHead, values: dict[bytes, bytes]) -> Arrival | Refusal:
-        sender = values.get(names.FROM)
-        if sender is None:
+        if names.FROM not in values:
             return Refusal(Reason.IDENTITY_REQUIRED, "flight-from is missing: only the gateway may send to this agent")
-        packet = parse(head, sift(head.fields).flight, _no_id)
-        try:
-            principal = parse_spiffe_id(sender.decode("latin-1").strip('"'))
-        except IdentityError as error:
-            raise MalformedPacketError(f"flight-from: {error}") from None
+        arrival = read(head, values, self._monotonic)
         if self._keys is None:
-            return Arrival(packet, principal, None)
+            return arrival
         try:
             signature = verify(head, self._keys, None, self._clock())
         except SignatureError as error:
             return Refusal(Reason.SIGNATURE_INVALID, str(error))
         if signature is None:
             return Refusal(Reason.SIGNATURE_INVALID, "signature: this agent takes signed packets only")
-        if signature.signer != principal:
+        if signature.signer != arrival.sender:
             return Refusal(Reason.SIGNATURE_INVALID, "keyid: the key is not one of the principal who sent the packet")
-        return Arrival(packet, principal, signature)
+        return msgspec.structs.replace(arrival, signature=signature)
 
     async def _with_checked_body(
         self, body: _CheckedBody, scope: Scope, values: dict[bytes, bytes], send: Send
@@ -178,10 +166,6 @@ def _head(scope: Scope, scheme: bytes) -> RequestHead:
     if scope["type"] == "websocket":
         return RequestHead(b"CONNECT", scheme, authority, path, fields, b"websocket")
     return RequestHead(scope["method"].encode("ascii"), scheme, authority, path, fields)
-
-
-def _no_id() -> NoReturn:
-    raise MalformedPacketError("flight-id is missing: only the gateway, which sets it, may send to this agent")
 
 
 async def _refuse(refusal: Refusal, scope: Scope, values: dict[bytes, bytes], send: Send) -> None:

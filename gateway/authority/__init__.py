@@ -8,17 +8,22 @@ from gateway.authority.authority import NO_AUTHORITY, Authority, invalid
 from gateway.authority.credential import Credential
 from gateway.authority.keys import KeyRing, load_key_ring
 from gateway.authority.narrow import Terms, lineage_of
+from gateway.authority.revocations import NO_REVOCATIONS, Entry, Kind, Revocations
 from gateway.authority.spec import AuthoritySpec
 from gateway.authority.token import CLAIMS, CredentialError
 
 __all__ = [
     "CLAIMS",
     "NO_AUTHORITY",
+    "NO_REVOCATIONS",
     "Authority",
     "AuthoritySpec",
     "Credential",
     "CredentialError",
+    "Entry",
     "KeyRing",
+    "Kind",
+    "Revocations",
     "Terms",
     "invalid",
     "lineage_of",

@@ -53,14 +53,15 @@ def _client(
         raise ValueError(f"--admin: {error}") from None
 
 
-def asked(client: httpx.Client, path: str) -> Any:
-    """What the admin port answers to `path`, read as JSON.
+def asked(client: httpx.Client, path: str, method: str = "GET", body: bytes = b"") -> Any:
+    """What the admin port answers to a request, which may have a body of JSON, read as JSON.
 
     Raises:
         httpx.HTTPError: it does not answer, or refuses; the message says why.
 
     """
-    answer = client.get(path)
+    headers = {"content-type": "application/json"} if method != "GET" else None  # which no form of a page sends
+    answer = client.request(method, path, content=body, headers=headers)
     if not answer.is_success:
         raise httpx.HTTPError(f"{answer.status_code}: {_why(answer)}")
     return answer.json()

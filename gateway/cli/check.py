@@ -21,6 +21,7 @@ def check(
     try:
         spec = load_config(config)
         loaded = snapshots.build(snapshots.read(spec), spec)
+        snapshots.read_revoked(spec)
         TlsContexts.load(spec.identity, spec.connect_authority)
     except (DocumentError, TlsError) as error:
         typer.echo(str(error), err=True)

@@ -33,7 +33,7 @@ from gateway.explain import explain as explain_packet
 
 def explain(
     packet_id: Annotated[
-        str, typer.Argument(metavar="ID", help="A packet's id: one of the last that a running gateway had.")
+        str, typer.Argument(metavar="ID", help="A packet's id, of late or recorded by a running gateway.")
     ] = "",
     caller: Annotated[str, typer.Option("--from", help="The caller's SPIFFE id, of a packet that might be.")] = "",
     header: Annotated[list[str], typer.Option("--header", "-H", help="'name: value'; may be given again.")] = [],  # noqa: B006
@@ -91,6 +91,8 @@ def _explain_known(client: httpx.Client, admin: str, packet_id: str) -> None:
     came_to = f"allowed, to {recorded.agent}" if recorded.allow else f"refused: {recorded.reason}"
     typer.echo(f"{recorded.time.isoformat()} {recorded.flight_id} of {recorded.caller or 'nobody known'}")
     typer.echo(f"{recorded.capability}: {came_to}{by}, under revision {recorded.revision}")
+    if told.revision:
+        typer.echo(f"decided under revision {recorded.revision}, now {told.revision} is in force")
     if told.explanation is not None:
         typer.echo("\nunder what is in force now:")
         _print(told.explanation)
@@ -111,7 +113,8 @@ def _print(told: Explanation) -> None:
         by = f" (by {agent.policy}/{agent.rule})" if agent.policy else ""
         typer.echo(f"  {agent.name}: {agent.why}{by}")
     if told.allow:
-        typer.echo(f"\nallow: policy {told.policy}, rule {told.rule}, agent {told.agent}")
+        what = "ask" if told.asks else "allow"
+        typer.echo(f"\n{what}: policy {told.policy}, rule {told.rule}, agent {told.agent}")
     else:
         by = f" (policy {told.policy}, rule {told.rule})" if told.policy else ""
         typer.echo(f"\nrefuse {told.status} {told.reason}{by}: {told.detail}")
@@ -130,5 +133,7 @@ def _inputs(rule: RuleConsidered) -> str:
 
 
 def _supposed(shadow: Shadow) -> str:
-    what = f"allow, to {' or '.join(shadow.agents)}" if shadow.allow else f"refuse ({shadow.reason})"
+    what = f"{'ask' if shadow.asks else 'allow'}, to {' or '.join(shadow.agents)}"
+    if not shadow.allow:
+        what = f"refuse ({shadow.reason})"
     return f"with shadow policies enforced: {what}, by {', '.join(shadow.rules)}"

@@ -170,6 +170,8 @@ def erase(
 ) -> None:
     """Take the records of a conversation out, for good; the chain can be verified as before.
 
+    What agents keep of it is erased with ``phoenixflight contexts erase``.
+
     Exit 1: a gateway that runs has not done it in time, and will.  Exit 2: something cannot be read or written.
     """
     request = Request(uuid.uuid4().hex, conversation)

@@ -56,7 +56,7 @@ async def _serve(path: Path, inherited: Inherited | None) -> int:
     config = load_config(path)
     if config.workers > 1 and inherited is None:
         return await Supervisor(path, config).run()
-    gateway = Gateway(config, inherited)
+    gateway = Gateway(path, config, inherited)
     # What is loaded by now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

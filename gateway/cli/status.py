@@ -58,6 +58,8 @@ def _told(status: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[str
         yield f"the files are not in force: refused at {refused['at']}" if refused else "the files are not in force"
         for problem in (refused or {}).get("problems", [])[:MAX_TOLD]:
             yield f"  {problem}"
+    if status["needs_restart"]:
+        yield f"needs a restart: {', '.join(status['needs_restart'])}"
     counts = Counter(each["state"] for each in members)
     yield f"members: {', '.join(f'{count} {state}' for state, count in counts.most_common()) or 'none'}"
     unwell = [each for each in members if each["why"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,8 +11,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.admin.access import is_loopback, read_token
+from gateway.approvals import ApprovalsSpec, WebhookSpec
+from gateway.approvals.webhook import read_secret
 from gateway.authority import AuthoritySpec
 from gateway.budgets import BudgetSpec
+from gateway.contexts import ContextSpec, KeyFileError, load_keys
+from gateway.contexts.sigv4 import load_credentials
+from gateway.contexts.spec import Kind
 from gateway.control.files import read_text
 from gateway.documents import (
     API_VERSION,
@@ -36,6 +42,7 @@ from gateway.overload import OverloadSpec
 from gateway.recorder import RecorderSpec
 from gateway.recorder.heads import load_signer
 from gateway.recorder.segments import probe
+from gateway.revocations import RevocationSpec
 from gateway.routing import DEFAULT_C, DEFAULT_POINTS
 from gateway.telemetry.otlp import authorities
 from gateway.telemetry.spec import TelemetrySpec
@@ -252,6 +259,8 @@ class GatewaySpec(Spec):
     """Which capabilities are done once."""
     budgets: BudgetSpec = BudgetSpec()
     """What becomes of budgets while Redis is away."""
+    contexts: ContextSpec | None = None
+    """Where agents keep the contexts of conversations; without it, nowhere."""
     health: HealthSpec = HealthSpec()
     """When agents are ejected, and what lowers their share."""
     retries: RetrySpec = RetrySpec()
@@ -260,9 +269,11 @@ class GatewaySpec(Spec):
     """A JWK Set: the keys of those who sign packets, beside the ones in callers' certificates."""
     authority: AuthoritySpec | None = None
     """What handoff credentials are signed with; without it none are given, and none are taken."""
+    revocations: RevocationSpec = RevocationSpec()
+    """Where it is read what is revoked, and kept what operators have revoked."""
     redis: RedisSpec | None = None
     """Where replicas share which signatures were accepted, where conversations are, what was done once, what budgets
-    have left, and who has registered; without one, each replica knows its own."""
+    have left, what operators have revoked, and who has registered; without one, each replica knows its own."""
     trusted_hops: tuple[Principals, ...] = ()
     """Callers whose forwarding headers are believed."""
     connect_authority: CertificateAuthority | None = None
@@ -272,6 +283,8 @@ class GatewaySpec(Spec):
     """The audit trail; without one, nothing is recorded."""
     reload: ReloadSpec = ReloadSpec()
     limits: Limits = Limits()
+    approvals: ApprovalsSpec = ApprovalsSpec()
+    """How many packets may wait until somebody approves them, and who is told."""
     overload: OverloadSpec = OverloadSpec()
     """How much is taken on, and what happens beyond it."""
 
@@ -290,6 +303,10 @@ class GatewaySpec(Spec):
         if self.workers > 1 and self.redis is None:
             message = "workers share signatures, conversations and registrations in a Redis: it takes spec.redis"
             raise ErrorAt(message, "workers")
+        if self.contexts is not None and self.contexts.store is Kind.REDIS and self.redis is None:
+            raise ErrorAt("store: redis takes spec.redis", "contexts", "store")
+        if self.telemetry.records is not None and self.recorder is None:
+            raise ErrorAt("records are the flight recorder's: it takes spec.recorder", "telemetry", "records")
         if self.admin.tls and self.identity is None:
             raise ErrorAt("TLS needs spec.identity: certificate, key and trustBundle", "admin", "tls")
         return self
@@ -305,12 +322,38 @@ class GatewayDocument(Spec):
 
 
 def load_config(path: Path) -> GatewaySpec:
+    """The configuration in `path`, as `read_config`, for a gateway that starts: what it begins with can be used.
+
+    Raises:
+        DocumentError: it cannot be read or is not valid.
+
+    """
+    spec, document = _read_config(path)
+    for collector in (spec.telemetry.logs, spec.telemetry.tracing, spec.telemetry.records):
+        if collector is not None:
+            authorities(collector)  # while there is somebody to tell
+    if spec.admin.token_file is not None:
+        _check_token(spec.admin.token_file)
+    if spec.recorder is not None:
+        _check_recorder(spec.recorder, document)
+    if spec.approvals.webhook is not None:
+        _check_webhook(spec.approvals.webhook, document)
+    if spec.contexts is not None:
+        _check_contexts(spec.contexts, document)
+    return spec
+
+
+def read_config(path: Path) -> GatewaySpec:
     """The configuration in `path`, its paths made absolute against the file's folder.
 
     Raises:
         DocumentError: it cannot be read or is not valid.
 
     """
+    return _read_config(path)[0]
+
+
+def _read_config(path: Path) -> tuple[GatewaySpec, Document]:
     text = read_text(path)
     document, content = single(text, str(path), "Gateway", GatewayDocument)
     spec = content.spec
@@ -320,8 +363,13 @@ def load_config(path: Path) -> GatewaySpec:
     if spec.keys is not None:
         changes["keys"] = base / spec.keys
     if spec.authority is not None:
-        files = tuple(base / file for file in spec.authority.keys)
-        changes["authority"] = spec.authority.model_copy(update={"keys": files})
+        signing = tuple(base / file for file in spec.authority.keys)
+        changes["authority"] = spec.authority.model_copy(update={"keys": signing})
+    revocations = spec.revocations
+    changes["revocations"] = RevocationSpec(
+        path=base / revocations.path if revocations.path is not None else None,
+        keep=base / revocations.keep if revocations.keep is not None else None,
+    )
     if spec.kubernetes is not None and spec.kubernetes.kubeconfig is not None:
         kubeconfig = base / spec.kubernetes.kubeconfig
         changes["kubernetes"] = spec.kubernetes.model_copy(update={"kubeconfig": kubeconfig})
@@ -339,36 +387,78 @@ def load_config(path: Path) -> GatewaySpec:
             certificate=base / authority.certificate, key=base / authority.key
         )
     if spec.admin.token_file is not None:
-        changes["admin"] = spec.admin.model_copy(update={"token_file": _checked_token(base / spec.admin.token_file)})
-    changes["telemetry"] = telemetry = spec.telemetry.under(base)
-    for collector in (telemetry.logs, telemetry.tracing):
-        if collector is not None:
-            authorities(collector)  # while there is somebody to tell
+        changes["admin"] = spec.admin.model_copy(update={"token_file": base / spec.admin.token_file})
+    changes["telemetry"] = spec.telemetry.under(base)
     if spec.recorder is not None:
-        changes["recorder"] = _checked_recorder(spec.recorder, base, document)
+        files: dict[str, object] = {"folder": base / spec.recorder.folder}
+        if spec.recorder.key is not None:
+            files["key"] = base / spec.recorder.key
+        changes["recorder"] = spec.recorder.model_copy(update=files)
+    webhook = spec.approvals.webhook
+    if webhook is not None:
+        named: dict[str, object] = {"secret_file": base / webhook.secret_file}
+        if webhook.ca_file is not None:
+            named["ca_file"] = base / webhook.ca_file
+        changes["approvals"] = spec.approvals.model_copy(update={"webhook": webhook.model_copy(update=named)})
+    if spec.contexts is not None:
+        changes["contexts"] = _contexts_under(spec.contexts, base)
+    return spec.model_copy(update=changes), document
+
+
+def _contexts_under(spec: ContextSpec, base: Path) -> ContextSpec:
+    changes: dict[str, object] = {"keys": tuple(base / path for path in spec.keys)}
+    if spec.folder is not None:
+        changes["folder"] = base / spec.folder
+    if spec.s3 is not None:
+        changes["s3"] = spec.s3.model_copy(update={"credentials": base / spec.s3.credentials})
     return spec.model_copy(update=changes)
 
 
-def _checked_recorder(spec: RecorderSpec, base: Path, document: Document) -> RecorderSpec:
-    changes: dict[str, object] = {"folder": base / spec.folder}
+def _check_recorder(spec: RecorderSpec, document: Document) -> None:
     try:
-        probe(base / spec.folder)
+        probe(spec.folder)
     except OSError as error:
-        message = f"spec.recorder.folder: {base / spec.folder} cannot be written: {error.strerror or error}"
+        message = f"spec.recorder.folder: {spec.folder} cannot be written: {error.strerror or error}"
         raise DocumentError([document.problem(("spec", "recorder", "folder"), message)]) from None
     if spec.key is not None:
-        changes["key"] = base / spec.key
         try:
-            load_signer((base / spec.key).read_bytes())
+            load_signer(spec.key.read_bytes())
         except (OSError, ValueError) as error:
-            message = f"spec.recorder.key: {base / spec.key} cannot be used: {error}"
+            message = f"spec.recorder.key: {spec.key} cannot be used: {error}"
             raise DocumentError([document.problem(("spec", "recorder", "key"), message)]) from None
-    return spec.model_copy(update=changes)
 
 
-def _checked_token(path: Path) -> Path:
+def _check_contexts(spec: ContextSpec, document: Document) -> None:
+    at, where = "keys", "spec.contexts.keys"
+    try:
+        load_keys(spec.keys)
+        if spec.folder is not None:
+            at, where = "folder", f"spec.contexts.folder: {spec.folder} cannot be written"
+            probe(spec.folder)
+        if spec.s3 is not None:
+            at, where = "s3", "spec.contexts.s3.credentials"
+            load_credentials(spec.s3.credentials)
+    except (KeyFileError, OSError, ValueError) as error:
+        raise DocumentError([document.problem(("spec", "contexts", at), f"{where}: {error}")]) from None
+
+
+def _check_webhook(spec: WebhookSpec, document: Document) -> None:
+    where = ("spec", "approvals", "webhook")
+    try:
+        read_secret(spec.secret_file.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        message = f"spec.approvals.webhook.secretFile: {spec.secret_file} cannot be used: {error}"
+        raise DocumentError([document.problem((*where, "secretFile"), message)]) from None
+    if spec.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=spec.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            message = f"spec.approvals.webhook.caFile: {spec.ca_file} cannot be used: {error}"
+            raise DocumentError([document.problem((*where, "caFile"), message)]) from None
+
+
+def _check_token(path: Path) -> None:
     try:
         read_token(path)
     except (OSError, ValueError) as error:
         raise DocumentError([Problem(str(path), 1, 1, f"the admin token cannot be used: {error}")]) from None
-    return path

@@ -6,20 +6,31 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 import ssl
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
 from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.live import Live, Now
 from gateway.admin.server import AdminServer
+from gateway.approvals import Desk, Waiting
+from gateway.approvals.webhook import Call
+from gateway.authority import Revocations
+from gateway.brokering.broker import Broker
+from gateway.brokering.exchange import TokenExchanges
+from gateway.brokering.secrets import read_secrets
+from gateway.brokering.servers import AuthorizationServers
+from gateway.brokering.vouching import vouch
+from gateway.contexts import Contexts
 from gateway.control import snapshot as snapshots
+from gateway.control.approval_webhook import Webhook
 from gateway.control.config import ClientAuth, GatewaySpec, ListenerSpec
 from gateway.control.membership import Membership
 from gateway.control.reload import (
@@ -32,39 +43,45 @@ from gateway.control.reload import (
     beside_the_loop,
     told,
     watch,
+    with_secrets,
 )
 from gateway.control.shared import shared
 from gateway.control.tls import TlsContexts
+from gateway.control.tuning import Settings, downstream_limits, plane_tuning
 from gateway.control.worker import Inherited
-from gateway.decision import Snapshot
+from gateway.decision import Snapshot, uuid7
+from gateway.documents import DocumentError
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
+from gateway.proxy.approvals import Approvals
 from gateway.proxy.budgets import Budgets
-from gateway.proxy.clocks import Clocks
-from gateway.proxy.downstream import DownstreamLimits
-from gateway.proxy.handshakes import ArrivalLimits
+from gateway.proxy.context_stage import ContextStage
+from gateway.proxy.contexts import ContextRequests
 from gateway.proxy.listener import Listener
 from gateway.proxy.local import LocalRequests
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
-from gateway.proxy.retries import RetryLimits
 from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
-from gateway.proxy.upstream import UpstreamLimits
-from gateway.recorder import Reader, Recorder
+from gateway.recorder import OnFailure, Reader, Recorder
 from gateway.recorder.heads import load_signer
+from gateway.revocations import Book
 from gateway.routing import Agent
+from gateway.telemetry.approvals import ApprovalMetrics
+from gateway.telemetry.brokering import brokering_readings, exchange_readings
 from gateway.telemetry.budgets import BudgetMetrics
 from gateway.telemetry.counters import Counters, Reading
 from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.otlp import access_log as logged
-from gateway.telemetry.otlp import access_log_readings, tracing_readings
+from gateway.telemetry.otlp import access_log_readings, shipping, shipping_readings, tracing_readings
 from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.recorder import RecorderMetrics
+from gateway.telemetry.revocations import RevocationMetrics
+from gateway.telemetry.shipped import Shipped
 from gateway.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -77,21 +94,35 @@ OPEN_INTERVAL_S = 2.0
 class Gateway:
     """Owns the data plane, the admin port and the watcher."""
 
-    def __init__(self, config: GatewaySpec, inherited: Inherited | None = None) -> None:
-        """Read and check everything; `inherited` makes it one worker of several.
+    def __init__(self, path: Path, config: GatewaySpec, inherited: Inherited | None = None) -> None:
+        """Read and check everything; `config` is what `path` says; `inherited` makes it one worker of several.
 
         Raises:
-            DocumentError: policies or members are not valid.
+            DocumentError: policies or members are not valid, or a secret cannot be used.
             TlsError: certificates cannot be used.
 
         """
         self.config = config
+        """The settings in force."""
+        self._path = path.absolute()
         self._inherited = inherited
         self._changed = asyncio.Event()
+        self.plane: DataPlane | None = None
         self._tls = TlsContexts.load(config.identity, config.connect_authority)
         self._loaded = loaded = snapshots.build(snapshots.read(config), config)
         self._snapshot = loaded.snapshot
+        self.servers = AuthorizationServers(time.monotonic)
+        self.broker = Broker(self.servers, time.monotonic)
+        self.broker.secrets, unusable = read_secrets(loaded.secret_files)
+        if unusable:
+            raise DocumentError(unusable)
         self.shared = shared(config)
+        revoked = snapshots.read_revoked(config)
+        self.revocations = Book(
+            self.shared.revocations, time.time, self._put_revocations_in_force, keep=config.revocations.keep
+        )
+        """What is revoked."""
+        self.revocations.list(revoked)
         self.membership = Membership(
             config,
             self._changed.set,
@@ -123,6 +154,12 @@ class Gateway:
         self.metrics.registry.register(self.member_metrics)
         self.metrics.registry.register(OverloadMetrics(lambda: self.plane))
         self.metrics.registry.register(
+            RevocationMetrics(
+                lambda: {kind.value: count for kind, count in self.revocations.counts().items()},
+                lambda: self.revocations.age_s,
+            )
+        )
+        self.metrics.registry.register(
             Counters(
                 (
                     Reading(
@@ -146,12 +183,14 @@ class Gateway:
                 )
             )
         )
+        self.desk = Desk(config.approvals)
+        """What waits for an approval."""
+        self.metrics.registry.register(Counters(brokering_readings(self.broker, self.servers)))
         self.recent = Recent()
         self.live = Live(self._now)
         self.recorded = Reader(config.recorder.folder) if config.recorder is not None else None
         """What the flight recorder has, where there is one."""
         self.ready = False
-        self.plane: DataPlane | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._files_changed = False
@@ -187,10 +226,12 @@ class Gateway:
     def _now(self) -> Now:
         plane, ready = self.plane, not self.unready
         if plane is None:
-            return Now(ready, self.status.revision, 0, 0, 0.0, 0)
+            return Now(ready, self.status.revision, 0, 0, 0.0, 0, 0)
         connections = sum(len(each.connections) for each in plane.listeners)
         monitor = plane.monitor
-        return Now(ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level)
+        return Now(
+            ready, self.status.revision, plane.in_flight, connections, monitor.lag_s, monitor.level, len(self.desk)
+        )
 
     def _clocks(self) -> dict[tuple[str, str], int]:
         counts = self.plane.lifetimes.counts if self.plane is not None else {}
@@ -216,16 +257,22 @@ class Gateway:
         spec = config.telemetry
         recorder = self._recorder(loop)
         tracing, access_log = traced(spec.tracing), logged(spec, loop)
-        for readings in (tracing_readings(tracing), access_log_readings(access_log)):
+        shipped = shipping(spec)
+        for readings in (tracing_readings(tracing), access_log_readings(access_log), shipping_readings(shipped)):
             self.metrics.registry.register(Counters(readings))
-        telemetry = Telemetry(
+        telemetry = self._telemetry = Telemetry(
             self.metrics,
             tracing,
             self.recent,
             access_log,
-            sinks=(self.live.add, *((recorder.add,) if recorder is not None else ())),
+            sinks=(
+                self.live.add,
+                *((recorder.add,) if recorder is not None else ()),
+                *((lambda handoff, decided: shipped.add(Shipped(handoff, decided)),) if shipped is not None else ()),
+            ),
+            exports=(shipped.close,) if shipped is not None else (),
         )
-        limits = config.limits
+        tuning = plane_tuning(config)
         plane = self.plane = DataPlane(
             loop,
             telemetry,
@@ -234,35 +281,15 @@ class Gateway:
             replay=self.shared.replay,
             health=self.membership.health,
             leases=self.shared.leases,
-            bound=config.ring.bound,
-            upstream_limits=UpstreamLimits(
-                connect_timeout_s=limits.connect_timeout_s,
-                idle_timeout_s=limits.upstream_idle_timeout_s,
-                max_age_s=limits.upstream_max_connection_age_s,
-                ping_after_s=limits.upstream_ping_after_s,
-                ping_timeout_s=limits.upstream_ping_timeout_s,
-                max_connections=limits.max_connections_per_agent,
-                max_pending=limits.max_pending_per_agent,
-                max_in_flight=limits.max_in_flight_per_agent,
-            ),
-            caps=Caps(limits.max_in_flight_per_capability, limits.max_pending_per_capability),
-            clocks=Clocks(
-                body_s=limits.body_timeout_s,
-                body_rate=limits.min_body_rate,
-                response_s=limits.response_timeout_s,
-                idle_s=limits.stream_idle_timeout_s,
-                ceiling_s=limits.max_stream_duration_s,
-                keep_alive_s=limits.sse_keep_alive_s,
-            ),
-            retries=RetryLimits(
-                attempts=config.retries.attempts,
-                budget_percent=config.retries.budget_percent,
-                budget_floor=config.retries.budget_floor,
-                backoff_s=config.retries.backoff_s,
-            ),
-            max_body_bytes=limits.max_body_bytes or sys.maxsize,
-            max_timeout_s=limits.max_timeout_s,
-            overload=config.overload,
+            bound=tuning.bound,
+            upstream_limits=tuning.upstream,
+            caps=Caps(tuning.max_in_flight_per_capability, tuning.max_pending_per_capability),
+            clocks=tuning.clocks,
+            retries=tuning.retries,
+            max_body_bytes=tuning.max_body_bytes,
+            max_timeout_s=tuning.max_timeout_s,
+            overload=tuning.overload,
+            broker=self.broker,
         )
         plane.snapshot = self._snapshot
         if config.ledger.capabilities:
@@ -275,10 +302,21 @@ class Gateway:
                 )
             )
         budgets = Budgets(loop, self.shared.budgets, telemetry.defect)
-        plane.stages = (budgets,)
+        plane.contexts = ContextStage(loop, self.shared.contexts, telemetry.defect)
+        if self.shared.contexts is not None:
+            plane.context_requests = self._context_requests(loop, self.shared.contexts, telemetry.defect)
+        webhook = Webhook(config.approvals.webhook, self.desk) if config.approvals.webhook is not None else None
+        approvals = Approvals(plane, self.desk, webhook.tell if webhook is not None else _tell_nobody)
+        # What is waited for comes first: it may be that another agent is chosen meanwhile.
+        plane.stages = (approvals, plane.contexts, budgets)
+        calls = webhook.counts if webhook is not None else dict.fromkeys(Call, 0)
+        self.metrics.registry.register(
+            ApprovalMetrics(self.desk, lambda: {call.value: count for call, count in calls.items()})
+        )
         self.metrics.registry.register(BudgetMetrics(budgets.counts, self.shared.budgets))
         plane.revoke(self._tls.revoked)
-        plane.local = LocalRequests(loop, self.membership.registrations, telemetry.defect)
+        exchanges = self._token_exchanges()
+        plane.local = LocalRequests(loop, (self.membership.registrations, *exchanges), telemetry.defect)
         self.metrics.in_flight = lambda: plane.in_flight
         self.metrics.tasks = lambda: len(asyncio.all_tasks(loop))
         plane.listeners = [self._listener(plane, spec) for spec in config.listeners]
@@ -288,6 +326,7 @@ class Gateway:
         if self._inherited is not None:
             loop.add_reader(0, self._orphaned)
         admin = self._admin()
+        await self.revocations.sync()  # before anybody is let in
         await plane.start()
         self._changed.set()  # the files' agents are to be followed from now on, not only once something changes
         try:
@@ -295,9 +334,13 @@ class Gateway:
                 stop_admin = asyncio.Event()
                 tasks.create_task(admin.serve(stop_admin))
                 lasting = self._keep_up(), self.membership.run(), self.shared.leases.run(), self.shared.ledger.run()
-                more = self.shared.budgets.run(), self.live.run()
+                more = self.shared.budgets.run(), self.revocations.run(), self.live.run()
                 following = [tasks.create_task(each) for each in (*lasting, *more)]
-                tasks.create_task(watch(config, self.reload, self._stop))
+                if self.shared.contexts is not None:
+                    following.append(tasks.create_task(self.shared.contexts.run()))
+                tasks.create_task(
+                    watch(self._path, lambda: self.config, self.reload, self._stop, lambda: self._loaded.secret_files)
+                )
                 if recorder is not None:
                     following.append(tasks.create_task(_trace(plane, recorder)))
                 self.ready = True
@@ -305,6 +348,7 @@ class Gateway:
                 log.info("ready: %s, admin %s:%d; revision %s", where, *config.admin.address, self._snapshot.revision)
                 await self._stop.wait()
                 self.ready = False
+                limits = self.config.limits
                 log.info("not ready any more; draining in %g s", limits.drain_delay_s)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._force.wait(), limits.drain_delay_s)
@@ -313,6 +357,11 @@ class Gateway:
                 for task in following:
                     task.cancel()
                 await asyncio.gather(*following, return_exceptions=True)
+                if webhook is not None:
+                    await webhook.close()
+                for each in exchanges:
+                    await each.close()
+                await self.servers.close()
                 await self.shared.close()
                 stop_admin.set()
         finally:
@@ -322,6 +371,47 @@ class Gateway:
         why = "a second signal" if self._force.is_set() else "the drain timeout"
         log.info("stopped" if clean else f"stopped: {why} cut off open exchanges")
         return clean
+
+    def _token_exchanges(self) -> tuple[TokenExchanges, ...]:
+        """What answers agents that need a token for a third party, where there is an authority."""
+        if self.config.authority is None:
+            return ()
+
+        def sign(claims: Mapping[str, object]) -> str:
+            authority = self._snapshot.authority
+            assert authority is not None
+            return vouch(authority, claims)
+
+        found = TokenExchanges(
+            self.servers,
+            exchanges=lambda: self._loaded.exchanges,
+            secrets=lambda: self.broker.secrets,
+            verify=lambda raw, principal, now: self._snapshot.credential(raw, principal, now),
+            sign=sign,
+            wall=time.time,
+            clock=time.monotonic,
+            mint_id=lambda: uuid7(time.time(), random.getrandbits),
+        )
+        self.metrics.registry.register(Counters(exchange_readings(found)))
+        return (found,)
+
+    def _context_requests(
+        self, loop: asyncio.AbstractEventLoop, contexts: Contexts, on_defect: Callable[[], None]
+    ) -> LocalRequests:
+        """What answers agents that bring contexts, and fetch them."""
+        text = "Contexts, by what befell them."
+        reading = Reading("phoenixflight_contexts", text, ("event",), lambda: _by_event(contexts))
+        self.metrics.registry.register(Counters((reading,)))
+        handler = ContextRequests(contexts, lambda raw, who: self._snapshot.credential(raw, who, time.time()))
+        spec = contexts.spec
+        return LocalRequests(
+            loop,
+            (handler,),
+            on_defect,
+            max_body_bytes=spec.max_size,
+            max_held_bytes=spec.max_held,
+            too_large=handler.too_large,
+        )
 
     def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder | None:
         """The flight recorder, which begins to record.
@@ -334,12 +424,13 @@ class Gateway:
         if spec is None:
             return None
 
-        def refuse(refusing: bool) -> None:
+        def in_trouble(unrecorded: bool) -> None:
             assert self.plane is not None
-            self.plane.door.unrecorded = refusing
+            self.plane.unrecorded = unrecorded
+            self.plane.door.unrecorded = unrecorded and spec.on_failure is OnFailure.REFUSE
 
         signer = load_signer(spec.key.read_bytes()) if spec.key is not None else None
-        recorder = Recorder(loop, spec, signer, refuse, clock=time.time, entropy=os.urandom)
+        recorder = Recorder(loop, spec, signer, in_trouble, clock=time.time, entropy=os.urandom)
         self.metrics.registry.register(RecorderMetrics(recorder))
         return recorder
 
@@ -372,7 +463,6 @@ class Gateway:
         return AdminServer(make_app(self, access), sockets, access=access, context=context)
 
     def _listener(self, plane: DataPlane, spec: ListenerSpec) -> Listener:
-        limits = self.config.limits
         host, port = spec.address
 
         def context() -> ssl.SSLContext | None:
@@ -388,22 +478,7 @@ class Gateway:
             original_destination=spec.original_destination,
             sockets=self._inherited.sockets(spec.name) if self._inherited is not None else (),
             reuse_port=self.config.reuse_port,
-            limits=DownstreamLimits(
-                handshake_timeout_s=limits.handshake_timeout_s,
-                headers_timeout_s=limits.headers_timeout_s,
-                idle_timeout_s=limits.idle_timeout_s,
-                max_age_s=limits.max_connection_age_s,
-                unread_s=limits.body_timeout_s,
-                max_header_bytes=limits.max_header_bytes,
-                max_headers=limits.max_headers,
-                max_concurrent_streams=limits.max_concurrent_streams,
-                arrivals=ArrivalLimits(
-                    max_connections=limits.max_connections,
-                    max_connections_per_address=limits.max_connections_per_address,
-                    max_handshakes_per_address=limits.max_handshakes_per_address,
-                    handshakes_per_second=limits.handshakes_per_second,
-                ),
-            ),
+            limits=downstream_limits(self.config.limits),
         )
 
     def reload(self) -> None:
@@ -451,7 +526,8 @@ class Gateway:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
         guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
-        return attempt(self.config, self._snapshot, guard, self._everyone)
+        found = attempt(self._path, self.config, self._snapshot, guard, self._everyone)
+        return with_secrets(found, self._loaded, self.broker.secrets)
 
     def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
         return self.membership.observed(self.membership.composed(listed))
@@ -484,15 +560,40 @@ class Gateway:
             await asyncio.to_thread(told)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        # Made in a thread: what is revoked may have changed meanwhile.
+        self._snapshot = snapshot = snapshot.with_revocations(self.revocations.current)
         if self.plane is not None:
             self.plane.snapshot = snapshot
+
+    def _put_revocations_in_force(self, revocations: Revocations) -> None:
+        self._snapshot = self._snapshot.with_revocations(revocations)
+        if self.plane is not None:
+            self.plane.snapshot = self._snapshot
 
     def _put_in_use(self, tls: TlsContexts) -> None:
         self._tls = tls
         if self.plane is not None:
             self.plane.revoke(tls.revoked)
         _log_lists(tls)
+
+    def _settle(self, settings: Settings) -> bool:
+        """Put settings in force; tells whether any were others."""
+        status, before = self.status, self.config
+        if settings.restart != status.restart:
+            status.restart = self.metrics.restart_needed = settings.restart
+            if settings.restart:
+                log.warning("%s: needs a restart: %s", self._path, ", ".join(settings.restart))
+        self.config = settings.spec
+        if self.config == before:
+            return False
+        if self.plane is not None:
+            self.plane.retune(plane_tuning(self.config))
+            for listener in self.plane.listeners:
+                listener.retune(downstream_limits(self.config.limits))
+        if self._telemetry is not None:
+            self._telemetry.retune(self.config.telemetry)
+        log.info("%s: other settings are in force", self._path)
+        return True
 
     def _adopt(self, found: Attempt) -> None:
         """Put what is good in force; what is not changes nothing, and is told."""
@@ -501,9 +602,14 @@ class Gateway:
         if found.defect is not None:
             self.metrics.defects += 1
             log.error("reading the files failed", exc_info=found.defect)
+        resettled = found.settings is not None and self._settle(found.settings)
         if found.tls is not None:
             self._put_in_use(found.tls)
             status.certificates_since = now
+        if found.secrets is not None:
+            self.broker.secrets = found.secrets
+        if found.revoked is not None:
+            self.revocations.list(found.revoked)
         if found.loaded is not None:
             self._loaded = found.loaded
             self._put_in_force(found.loaded.snapshot)
@@ -511,7 +617,7 @@ class Gateway:
             status.since = now
             status.files = found.loaded.sources.files
             status.warnings = told(found.loaded.warnings)
-        if found.loaded is not None or not (found.problems or self.metrics.last_reload_ok):
+        if found.loaded is not None or resettled or not (found.problems or self.metrics.last_reload_ok):
             status.history.append(ReloadEvent(now, status.revision))
             log.info("revision %s is in force", status.revision)
             _log_warnings(status)
@@ -521,6 +627,14 @@ class Gateway:
             status.history.append(status.last_refused)
             log.error("reload refused, revision %s is in force:\n%s", status.revision, "\n".join(found.problems))
         self.metrics.last_reload_ok = not found.problems
+
+
+def _by_event(contexts: Contexts) -> dict[tuple[str], int]:
+    return {(event.value,): count for event, count in contexts.counts.items()}
+
+
+def _tell_nobody(_: Waiting) -> None:
+    """Where there is no webhook: operators look for themselves."""
 
 
 async def _trace(plane: DataPlane, recorder: Recorder) -> None:

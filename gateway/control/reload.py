@@ -12,17 +12,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from watchfiles import Change, awatch
 
+from gateway.authority import Entry
+from gateway.brokering.secrets import Secrets, read_secrets
 from gateway.control import snapshot as snapshots
-from gateway.control.config import GatewaySpec
+from gateway.control.config import GatewaySpec, read_config
 from gateway.control.files import CONFIG_MAP_LINK
 from gateway.control.snapshot import Everyone, Loaded, only_files
 from gateway.control.tls import TlsContexts, TlsError, tls_files
+from gateway.control.tuning import Settings, settled
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError
 from gateway.recording import Decided, Flip, flip, record, redecide
@@ -60,6 +63,8 @@ class Status:
     warnings: tuple[str, ...]
     """What `gateway.policy.lint` says of the set in force."""
     certificates_since: datetime
+    restart: tuple[str, ...] = ()
+    """Settings that gateway.yaml has otherwise, and that come into force when the gateway starts again."""
     last_refused: ReloadEvent | None = None
     history: deque[ReloadEvent] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     """The newest last."""
@@ -69,13 +74,19 @@ class Status:
 class Attempt:
     """What one reading of all files came to."""
 
+    settings: Settings | None
+    """``None`` when gateway.yaml could not be used."""
     tls: TlsContexts | None
     """``None`` when the certificates could not be used."""
     loaded: Loaded | None
     """``None`` when it is the set in force, or one that could not be used."""
     problems: tuple[str, ...]
+    revoked: tuple[Entry, ...] | None = None
+    """``None`` when what documents revoke could not be used."""
     defect: Exception | None = None
     """What went wrong in the gateway itself."""
+    secrets: Secrets | None = None
+    """What agents are given; ``None`` when nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,30 +121,56 @@ class FlipGuard:
 
 
 def attempt(
+    path: Path,
     config: GatewaySpec,
     in_force: Snapshot,
     guard: FlipGuard | None = None,
     everyone: Everyone = only_files,
 ) -> Attempt:
-    """Read and check every file, to be put in force where it differs from `in_force`.  For a thread."""
+    """Read and check every file, to be put in force where it differs from what is.  For a thread.
+
+    Args:
+        path: the file of the configuration.
+        config: the settings in force.
+        in_force: the snapshot in force.
+        guard: what may hold a set back.
+        everyone: adds the members that are not in files.
+
+    """
     try:
         with beside_the_loop():
-            return _attempt(config, in_force, guard, everyone)
+            return _attempt(path, config, in_force, guard, everyone)
     except Exception as defect:
-        return Attempt(None, None, (f"the gateway failed to read its files: {defect!r}",), defect)
+        problem = f"the gateway failed to read its files: {defect!r}"
+        return Attempt(None, None, None, (problem,), defect=defect)
 
 
-def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone) -> Attempt:
+def _attempt(
+    path: Path, config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, everyone: Everyone
+) -> Attempt:
+    settings: Settings | None = None
+    moved = False
     tls: TlsContexts | None = None
     loaded: Loaded | None = None
+    revoked: tuple[Entry, ...] | None = None
     problems: list[object] = []
+    try:
+        settings = settled(config, read_config(path))
+        moved = _places(config) != _places(settings.spec)
+        config = settings.spec
+    except DocumentError as error:
+        problems += error.problems  # the settings in force stay, and policies are read all the same: one may be a deny
+    try:
+        revoked = snapshots.read_revoked(config)  # on its own: what is wrong with policies must not hold it up
+    except DocumentError as error:
+        problems += error.problems
     try:
         tls = TlsContexts.load(config.identity, config.connect_authority)
     except TlsError as error:
         problems.append(error)
     try:
         sources = snapshots.read(config)
-        if sources.revision != in_force.revision:
+        if sources.revision != in_force.revision or moved or _otherwise(config, in_force):
             loaded = snapshots.build(sources, config, everyone, in_force)
             objection = guard.objection(in_force, loaded.snapshot) if guard is not None else ""
             if objection:
@@ -141,7 +178,35 @@ def _attempt(config: GatewaySpec, in_force: Snapshot, guard: FlipGuard | None, e
                 loaded = None
     except DocumentError as error:
         problems += error.problems
-    return Attempt(tls, loaded, told(problems))
+    return Attempt(settings, tls, loaded, told(problems), revoked=revoked)
+
+
+def _places(config: GatewaySpec) -> tuple[Path | None, ...]:
+    signing = config.authority.keys if config.authority is not None else ()
+    return config.policies, config.members, config.keys, *signing
+
+
+def _otherwise(config: GatewaySpec, in_force: Snapshot) -> bool:
+    """Whether a snapshot of the same files would differ by its settings."""
+    wanted = config.trusted_hops, config.zone, config.ring.points, config.authority
+    authority = in_force.authority.spec if in_force.authority is not None else None
+    return wanted != (in_force.trusted_hops, in_force.zone, in_force.points, authority)
+
+
+def with_secrets(found: Attempt, in_use: Loaded, before: Secrets) -> Attempt:
+    """`found`, and the secrets of its documents, or of those `in_use` where it has none to put in force.
+
+    A file that cannot be used leaves the secret that was read `before`; without one, its document is not put in force.
+    """
+    loaded, problems = found.loaded, found.problems
+    if loaded is not None:
+        secrets, unusable = read_secrets(loaded.secret_files, before)
+        problems += told(unusable)
+        if secrets.have(loaded.secret_files):
+            return replace(found, problems=problems, secrets=secrets)
+    secrets, unusable = read_secrets(in_use.secret_files, before)
+    problems += tuple(each for each in told(unusable) if each not in problems)
+    return replace(found, loaded=None, problems=problems, secrets=secrets)
 
 
 def told(found: Sequence[object]) -> tuple[str, ...]:
@@ -166,21 +231,44 @@ def beside_the_loop() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.Event) -> None:
-    """Call `changed` each time that a file which `config` names may have changed, until `stop`."""
-    files = {config.members, *tls_files(config.identity, config.connect_authority)}
-    if config.keys is not None:
-        files.add(config.keys)
-    if config.authority is not None:
-        files.update(config.authority.keys)
+async def watch(
+    path: Path,
+    in_force: Callable[[], GatewaySpec],
+    changed: Callable[[], None],
+    stop: asyncio.Event,
+    also: Callable[[], frozenset[Path]],
+) -> None:
+    """Call `changed` each time that a file that the settings or a document names may have changed, until `stop`.
+
+    Args:
+        path: of the settings themselves, which may change, too.
+        in_force: gives the settings.
+        changed: called.
+        stop: ends it.
+        also: gives the files that the documents in force name.
+
+    """
+
+    def sources() -> set[Path]:
+        config = in_force()
+        return {config.policies, *((config.revocations.path,) if config.revocations.path is not None else ())}
+
+    def files() -> set[Path]:
+        config = in_force()
+        keys = () if config.keys is None else (config.keys,)
+        signing = () if config.authority is None else config.authority.keys
+        tls = tls_files(config.identity, config.connect_authority)
+        return {path, config.members, *tls, *keys, *signing, *also()}
+
+    def folders() -> set[Path]:
+        return {*sources(), *(file.parent for file in (*sources(), *files()))}
 
     def concerns_us(_: Change, name: str) -> bool:
-        path = Path(name)
-        return path.name == CONFIG_MAP_LINK or path in files or config.policies in (path, path.parent)
+        seen = Path(name)
+        return seen.name == CONFIG_MAP_LINK or seen in files() or not sources().isdisjoint((seen, seen.parent))
 
-    folders = {config.policies, config.policies.parent, *(file.parent for file in files)}
     while not stop.is_set():
-        watched = _identities(folders)
+        watched = _identities(folders())
         fresh = True
         try:
             async for changes in awatch(
@@ -195,8 +283,8 @@ async def watch(config: GatewaySpec, changed: Callable[[], None], stop: asyncio.
                 if changes or fresh:  # the first time, for what changed before the folders were watched
                     changed()
                 fresh = False
-                # A folder that was removed or replaced takes its watch with it.
-                if _identities(folders) != watched:
+                # A folder that was removed or replaced takes its watch with it; and the settings may name others now.
+                if _identities(folders()) != watched:
                     break
         except FileNotFoundError:  # it went away between the two
             continue

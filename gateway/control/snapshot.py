@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.authority import Authority, load_key_ring
+from gateway.authority import Authority, Entry, load_key_ring
 from gateway.control.config import GatewaySpec
 from gateway.control.files import read_settled, read_sources, read_text
 from gateway.decision import EMPTY, Snapshot
@@ -18,9 +18,12 @@ from gateway.membership.file import ListedAgents, load_listed
 from gateway.packet.jwks import load_keys
 from gateway.packet.keys import KeySet
 from gateway.policy import PolicySet
+from gateway.policy.brokering import Brokering
+from gateway.policy.exchange import Exchanges
 from gateway.policy.lint import lint
 from gateway.policy.load import LoadedPolicies, load_all
 from gateway.policy.membership import MembershipPolicySet
+from gateway.revocations import load_entries
 from gateway.routing import Agent
 
 REVISION_CHARACTERS = 12
@@ -84,6 +87,13 @@ class Loaded(NamedTuple):
     """What is valid, but hardly what somebody meant."""
     policy_files: Mapping[str, str]
     """Where each policy stands, by its name."""
+    exchanges: Exchanges
+    """Who may have tokens for third parties."""
+
+    @property
+    def secret_files(self) -> frozenset[Path]:
+        """Every file that a secret stands in."""
+        return self.snapshot.brokering.files | self.exchanges.files
 
 
 def read(config: GatewaySpec) -> Sources:
@@ -103,6 +113,19 @@ def _read(config: GatewaySpec) -> Sources:
     signing = config.authority.keys if config.authority is not None else ()
     authority = tuple((str(file), read_text(file)) for file in signing)
     return Sources(read_sources(config.policies), (str(config.members), read_text(config.members)), keys, authority)
+
+
+def read_revoked(config: GatewaySpec) -> tuple[Entry, ...]:
+    """What documents revoke.
+
+    Raises:
+        DocumentError: one cannot be read, is not valid, or they keep changing.
+
+    """
+    path = config.revocations.path
+    if path is None:
+        return ()
+    return read_settled((path,), lambda: load_entries(read_sources(path)))
 
 
 def build(
@@ -151,6 +174,13 @@ def build(
             problems.append(
                 Problem(sources.members[0], 1, 1, f"{agent.name} is reached over TLS, which needs spec.identity")
             )
+    if config.recorder is None:
+        problems += [
+            each.document.problem(("spec", "rules", index, "audit"), "what must be recorded needs spec.recorder")
+            for each in policies.trust
+            for index, rule in enumerate(each.policy.spec.rules)
+            if rule.audit is not None
+        ]
     if problems:
         raise DocumentError(problems)
     compiled = PolicySet(each.policy for each in policies.trust)
@@ -161,6 +191,7 @@ def build(
         members,
         config.trusted_hops,
         keys,
+        Brokering(policies.credentials),
         zone=config.zone,
         points=config.ring.points,
         offered=offered_by(members, before.offered),
@@ -182,4 +213,5 @@ def build(
             )
         ),
         {each.policy.metadata.name: each.document.source for each in policies.trust},
+        Exchanges(policies.exchanges),
     )

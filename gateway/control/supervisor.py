@@ -96,16 +96,21 @@ class Worker:
             log.info("worker %d is up", self.number)
 
     async def ask(
-        self, path: str, method: str, headers: Mapping[str, str] | None, timeout_s: float
+        self, path: str, method: str, headers: Mapping[str, str] | None, timeout_s: float, content: bytes
     ) -> httpx.Response | None:
         """Its answer, if there is one."""
-        return await self._ask(path, method, headers, timeout_s) if self.missing_since is None else None
+        return await self._ask(path, method, headers, timeout_s, content) if self.missing_since is None else None
 
     async def _ask(
-        self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, timeout_s: float | None = None
+        self,
+        path: str,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        content: bytes = b"",
     ) -> httpx.Response | None:
         try:
-            return await self._client.request(method, path, headers=headers, timeout=timeout_s)
+            return await self._client.request(method, path, headers=headers, timeout=timeout_s, content=content)
         except httpx.TransportError:
             return None
 
@@ -250,9 +255,10 @@ class Supervisor:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ASK_TIMEOUT_S,
+        content: bytes = b"",
     ) -> list[WorkerReply]:
         """Ask each worker."""
-        asked = (worker.ask(path, method, headers, timeout_s) for worker in self._workers)
+        asked = (worker.ask(path, method, headers, timeout_s, content) for worker in self._workers)
         answers = await asyncio.gather(*asked)
         now = asyncio.get_running_loop().time()
         return [

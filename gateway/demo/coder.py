@@ -1,4 +1,4 @@
-"""Writes a program, has it run, mends it.  Capability: ``code.write``; answers over SSE, HTTP/1.1.
+"""Writes a program, has it run, mends it.  Capability: ``code.write``; answers over SSE, HTTP/1.1 mTLS.
 
 In the place of a language model it has two drafts for each goal that it knows, the first with a mistake, and
 streams them word by word as a model would.
@@ -18,7 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.demo.peer import Packet, Settings, create_app, in_words, raise_for_problem, serve_http1
+from gateway.agent import Arrival
+from gateway.demo.peer import Settings, create_app, in_words, raise_for_problem, serve_http1
+
+RUN_BUDGET = {"tokens": 300, "cost": 3}
+"""What a run of a draft may spend, with all that comes of it, out of what the coder was given."""
 
 TOKEN_INTERVAL_S = 0.02
 """How fast the stand-in for a model writes."""
@@ -55,26 +59,34 @@ def drafts_for(goal: str) -> tuple[str, ...] | None:
 
 
 async def work(
-    drafts: tuple[str, ...], test: str, packet: Packet, gateway: httpx.AsyncClient
+    drafts: tuple[str, ...], test: str, packet: Arrival, gateway: httpx.AsyncClient
 ) -> AsyncIterator[dict[str, Any]]:
-    """Write draft after draft until one passes `test`: ``{"token"}``s and a ``{"run"}`` for each, or ``{"failed"}``."""
+    """Write draft after draft until one passes `test`.
+
+    ``{"token"}``s and a ``{"run"}`` for each, or ``{"failed"}``.  What it has spent so far goes with it in the words of
+    OpenAI's API, which the gateway reads along.
+    """
+    onward, written = packet.onward(gateway), 0
     for draft in drafts:
         for token in re.findall(r"\s*\S+\s*", draft):
+            written += 1
             yield {"token": token}
             await asyncio.sleep(TOKEN_INTERVAL_S)
         # The same conversation: the same replica runs the next draft, whatever it has kept warm for us.
         try:
-            response = await gateway.post(
+            response = await onward.post(
+                "code.execute, lang.python",
                 "/run",
+                budget=RUN_BUDGET,
                 json={"code": f"{draft}\n{test}\nprint(answer)\n", "review": True},
-                headers=packet.onward("code.execute, lang.python"),
             )
             await raise_for_problem(response)
         except httpx.HTTPError as error:  # the stream has begun: a status is no longer possible
             yield {"failed": in_words(error)}
             return
         run = response.json()
-        yield {"run": {**run, "code": draft, "agent": response.headers["flight-agent"].strip('"')}}
+        run |= {"code": draft, "agent": response.headers["flight-agent"].strip('"')}
+        yield {"run": run, "usage": {"total_tokens": written}}
         if run["ok"]:
             return
 
@@ -86,7 +98,7 @@ async def write(request: Request) -> Response:
     if drafts is None:
         known = " or ".join(DRAFTS)
         return JSONResponse({"detail": f"this coder only knows about {known}"}, status_code=422)
-    events = work(drafts, asked["test"], Packet.received(request.headers), request.state.gateway)
+    events = work(drafts, asked["test"], Arrival.received(request.headers), request.state.gateway)
     return EventSourceResponse({"data": json.dumps(event)} async for event in events)
 
 
@@ -94,4 +106,4 @@ ROUTES = [Route("/write", write, methods=["POST"])]
 
 if __name__ == "__main__":
     here = Settings.from_environment()
-    serve_http1(create_app(ROUTES, here), here, tls=False)
+    serve_http1(create_app(ROUTES, here), here, tls=True)

@@ -16,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.demo.peer import Packet, Settings, create_app, raise_for_problem, serve_http1
+from gateway.agent import Arrival
+from gateway.demo.peer import Settings, create_app, raise_for_problem, serve_http1
 
 TIME_LIMIT_S = 5.0
+REVIEW_BUDGET = {"tokens": 200, "cost": 2}
+"""Of what a run was given; the rest is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +63,18 @@ async def execute(code: str) -> Run:
 
 async def run(request: Request) -> JSONResponse:
     """``POST /run`` with ``{"code", "review"}``: ``{"ok", "output"}``, and, asked for one, a ``review`` if it is ok."""
+    packet = Arrival.received(request.headers)
     asked = await request.json()
     code = asked["code"]
     result = await execute(code)
     answer = {"ok": result.ok, "output": result.output}
     if result.ok and asked["review"]:
-        packet = Packet.received(request.headers)
         gateway: httpx.AsyncClient = request.state.gateway
-        response = await gateway.post(
-            "/review", json={"code": code, "output": result.output}, headers=packet.onward("code.review")
-        )
+        evidence = {"code": code, "output": result.output}
+        response = await packet.onward(gateway).post("code.review", "/review", budget=REVIEW_BUDGET, json=evidence)
         await raise_for_problem(response)
         answer["review"] = response.json()
-    return JSONResponse(answer)
+    return JSONResponse(answer, headers=packet.usage(cost=1))
 
 
 ROUTES = [Route("/run", run, methods=["POST"])]

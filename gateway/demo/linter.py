@@ -1,4 +1,4 @@
-"""A tool server that reads Python for what a reviewer should know.  MCP streamable HTTP; ``tool.lint``."""
+"""A tool server that reads Python for what a reviewer should know.  MCP streamable HTTP over h2c; ``tool.lint``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 
 from mcp.server.mcpserver import MCPServer
 
-from gateway.demo.peer import Settings, serve_http1
+from gateway.demo.peer import Settings, serve_http2
 
 tools = MCPServer("linter", log_level="WARNING")
 
@@ -34,4 +34,4 @@ def lint(code: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    serve_http1(tools.streamable_http_app(), Settings.from_environment(), tls=False)
+    serve_http2(tools.streamable_http_app(), Settings.from_environment(), tls=False)

@@ -15,6 +15,8 @@ from pathlib import Path
 from string import Template
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.control.certs_dev import issue_dev_certificates
 from gateway.demo.peer import Settings
@@ -45,6 +47,7 @@ AGENTS = {
     "reviewer": AgentProcess("reviewer", "JSON (Starlette)"),
     "linter": AgentProcess("linter", "MCP, streamable HTTP (mcp)"),
     "notifier": AgentProcess("notifier", "WebSocket (websockets)"),
+    "mirror": AgentProcess("mirror", "JSON (Starlette)"),
 }
 """By the name in ``agents.yaml``."""
 
@@ -109,6 +112,7 @@ async def running_mesh(folder: Path, on_handoff: Callable[[bytes], None]) -> Asy
     _write_documents(folder, ports)
     svids = {name: f"/ns/agents/sa/{name}" for name in {agent.module for agent in AGENTS.values()}}
     svids |= {name: f"/ns/people/sa/{name}" for name in PEOPLE}
+    (folder / "authority.pem").write_bytes(_private_key())
     issue_dev_certificates(folder / "certs", trust_domain=TRUST_DOMAIN, svids=svids, now=datetime.now(UTC))
     async with Processes(folder / LOGS) as processes:
         command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")]
@@ -138,6 +142,12 @@ def _free_ports(names: list[str]) -> dict[str, int]:
     finally:
         for each in sockets.values():
             each.close()
+
+
+def _private_key() -> bytes:
+    """A throw-away key for handoff credentials."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _write_documents(folder: Path, ports: dict[str, int]) -> None:

@@ -1,7 +1,7 @@
-"""What every agent of the demo shares: who it is, how it reaches the gateway, what a packet carries on.
+"""What every agent of the demo shares: who it is, and how it reaches the gateway.
 
-An agent needs nothing of PhoenixFlight's own: an ordinary HTTP client with a client certificate, and four
-headers.  Copy this file as a start.
+An ordinary HTTP client with a client certificate; what a packet carries on is `gateway.agent`'s business.  Copy this
+file as a start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,40 +60,6 @@ class Settings:
             key=Path(os.environ["FLIGHT_KEY"]),
             trust_bundle=Path(os.environ["FLIGHT_CA"]),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """What the packets born from this one must carry on; values as they stand on the wire."""
-
-    id: str = ""
-    conversation: str = ""
-    task: str = ""
-    traceparent: str = ""
-    tracestate: str = ""
-
-    @classmethod
-    def received(cls, headers: Mapping[str, str]) -> Packet:
-        """The packet that an agent was handed, from its request's headers (any case-insensitive mapping)."""
-        return cls(
-            id=headers.get("flight-id", ""),
-            conversation=headers.get("flight-conversation", ""),
-            task=headers.get("flight-task", ""),
-            traceparent=headers.get("traceparent", ""),
-            tracestate=headers.get("tracestate", ""),
-        )
-
-    def onward(self, capability: str) -> dict[str, str]:
-        """The headers that hand work on to whoever has `capability` (one, or several with commas)."""
-        headers = {
-            "flight-capability": capability,
-            "flight-conversation": self.conversation,
-            "flight-task": self.task,
-            "flight-parent": self.id,
-            "traceparent": self.traceparent,
-            "tracestate": self.tracestate,
-        }
-        return {name: value for name, value in headers.items() if value}
 
 
 def client_tls(settings: Settings) -> ssl.SSLContext:

@@ -23,7 +23,8 @@ from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from gateway.demo.peer import Packet, Settings, client_tls, gateway_client, in_words, raise_for_problem, serve_http2
+from gateway.agent import Arrival
+from gateway.demo.peer import Settings, client_tls, gateway_client, in_words, raise_for_problem, serve_http2
 
 TESTS = {
     "primes": 'assert answer == 1060, f"expected 1060, got {answer}"',
@@ -31,8 +32,12 @@ TESTS = {
 }
 """By a word of the goal: how to tell that it has been reached."""
 
+PROGRESS_BUDGET = {"tokens": 50, "cost": 1}
+CODE_BUDGET = {"tokens": 1000, "cost": 10}
+"""What each part of the work may spend; both are under way at once."""
 
-def progress_channel(packet: Packet, settings: Settings) -> connect:
+
+def progress_channel(packet: Arrival, settings: Settings) -> connect:
     """A WebSocket to whoever takes progress, through the gateway; to be entered."""
     tls = client_tls(settings)
     tls.set_alpn_protocols(["http/1.1"])
@@ -40,7 +45,7 @@ def progress_channel(packet: Packet, settings: Settings) -> connect:
         settings.gateway.replace("https:", "wss:") + "/progress",
         ssl=tls,
         proxy=None,
-        additional_headers=packet.onward("notify.progress"),
+        additional_headers=packet.headers("notify.progress", budget=PROGRESS_BUDGET),
     )
 
 
@@ -57,7 +62,7 @@ class Planner(AgentExecutor):
         task = context.current_task or new_task_from_user_message(context.message)
         await event_queue.enqueue_event(task)
         updater = TaskUpdater(event_queue, task.id, task.context_id)
-        packet = Packet.received(context.call_context.state["headers"])
+        packet = Arrival.received(context.call_context.state["headers"])
         try:
             run = await self._reach(context.get_user_input(), packet, updater)
         except (httpx.HTTPError, WebSocketException) as error:
@@ -67,9 +72,12 @@ class Planner(AgentExecutor):
             await updater.failed(new_text_message(f"the goal was not reached. {run['output']}"))
             return
         await updater.add_artifact([new_text_part(json.dumps(run))], name="result")
-        await updater.complete(new_text_message(f"{run['review']['verdict']}: the answer is {run['output']}"))
+        words = new_text_message(f"{run['review']['verdict']}: the answer is {run['output']}")
+        # What the planner spent itself, where the gateway finds it in A2A.
+        words.metadata.update({"usage": {"tokens": len(context.get_user_input().split())}})
+        await updater.complete(words)
 
-    async def _reach(self, goal: str, packet: Packet, updater: TaskUpdater) -> dict[str, Any]:
+    async def _reach(self, goal: str, packet: Arrival, updater: TaskUpdater) -> dict[str, Any]:
         """The last run of the code that the coder writes for `goal`."""
         test = next((test for word, test in TESTS.items() if word in goal.lower()), "")
         run: dict[str, Any] = {"ok": False, "output": "nothing was run"}
@@ -96,11 +104,10 @@ class Planner(AgentExecutor):
                     await tell(f"{run['agent']} ran the draft: its test {outcome} {run['output']}")
         return run
 
-    async def _have_written(self, goal: str, test: str, packet: Packet) -> AsyncIterator[dict[str, Any]]:
+    async def _have_written(self, goal: str, test: str, packet: Arrival) -> AsyncIterator[dict[str, Any]]:
         """What the coder streams, event by event."""
-        async with self._gateway.stream(
-            "POST", "/write", json={"goal": goal, "test": test}, headers=packet.onward("code.write")
-        ) as response:
+        onward, job = packet.onward(self._gateway), {"goal": goal, "test": test}
+        async with onward.stream("code.write", "/write", budget=CODE_BUDGET, json=job) as response:
             await raise_for_problem(response)
             async for line in response.aiter_lines():
                 if line.startswith("data: "):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -59,6 +60,19 @@ class Report:
             rule = f" (rule {handoff.rule})" if handoff.rule else ""
             self.say(f"  {handoff.outcome.value}: {handoff.reason}: {handoff.detail}{rule}", _STYLES[handoff.outcome])
 
+    def tree(self, handoffs: Iterable[Mapping[str, Any]]) -> None:
+        """Whom the work of each handoff had passed through, and what it was allowed and spent; children follow.
+
+        Args:
+            handoffs: as the admin port gives them, each with its ``children``.
+
+        """
+        for each in handoffs:
+            way = " > ".join([short(one) for one in each.get("lineage", [each["from"]])])
+            to = f"> {each['agent']}" if each["outcome"] == Outcome.COMPLETED.value else f"x {each['reason']}"
+            self.say(f"  {way} {to}".ljust(66) + _amounts(each.get("reserved")).ljust(22) + _amounts(each.get("spent")))
+            self.tree(each["children"])
+
     def answer(self, answer: Answer) -> None:
         """What a person was given in the end."""
         self.say("")
@@ -76,13 +90,17 @@ class Report:
         refused = sum(handoff.outcome is Outcome.REFUSED for handoff in handoffs)
         agents = Counter(handoff.agent for handoff in handoffs if handoff.agent)
         by_agent = ", ".join(f"{name} {count}" for name, count in sorted(agents.items()))
-        self.say(f"{len(handoffs)} handoffs, {refused} refused by policy, in {total_s:.1f} s", "bold")
+        self.say(f"{len(handoffs)} handoffs, {refused} refused, in {total_s:.1f} s", "bold")
         self.say(f"by agent: {by_agent}")
 
 
 def short(principal: str) -> str:
     """The last part of a SPIFFE id."""
     return principal.rpartition("/")[2] or "-"
+
+
+def _amounts(of: Mapping[str, int] | None) -> str:
+    return ", ".join(f"{unit} {amount}" for unit, amount in (of or {}).items()) or "-"
 
 
 def _duration(milliseconds: float) -> str:

@@ -10,14 +10,17 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import msgspec
 from rich.console import Console
 
 from gateway.demo.mesh import AGENTS, LOGS, Mesh, running_mesh
-from gateway.demo.peer import Packet
+from gateway.demo.peer import gateway_client
 from gateway.demo.processes import ProcessExitedError, log_tails
 from gateway.demo.report import Report, short
 from gateway.demo.user import CAPABILITY, TaskFailedError, ask
@@ -31,7 +34,10 @@ GOALS = {
 
 RUN = "code.execute, lang.python"
 
-EXPECTED = Counter(
+Expected = tuple[str, str, Outcome]
+"""From whom, for what, how it ended."""
+
+EXPECTED: Counter[Expected] = Counter(
     {
         ("user", CAPABILITY, Outcome.COMPLETED): 2,  # the agent card, then the message
         ("planner", "notify.progress", Outcome.COMPLETED): 1,
@@ -40,9 +46,21 @@ EXPECTED = Counter(
         ("executor", "code.review", Outcome.COMPLETED): 1,
         ("reviewer", "tool.lint", Outcome.COMPLETED): 1,  # at least: MCP negotiates first
         ("reviewer", RUN, Outcome.REFUSED): 1,
+        ("reviewer", "code.review", Outcome.REFUSED): 1,
     }
 )
-"""From whom, for what, how it ended; at least how often in each conversation."""
+"""At least how often in each conversation."""
+
+THEFT: Counter[Expected] = Counter(
+    {
+        ("user", "debug.mirror", Outcome.COMPLETED): 1,
+        ("user", "code.write", Outcome.REFUSED): 1,
+    }
+)
+"""Of the conversation in which a credential is stolen."""
+
+CHAIN = ("user", "planner", "coder", "executor", "reviewer")
+"""Whom the work of the innermost handoff has passed through."""
 
 LOG_TIMEOUT_S = 5.0
 """How long a handoff's line may take to reach the access log."""
@@ -75,8 +93,8 @@ class Handoffs:
         """Those of one conversation."""
         return tuple(handoff for handoff in self._seen if handoff.conversation == conversation)
 
-    async def expect(self, conversation: str) -> None:
-        """Wait until `conversation` has everything that it must have.
+    async def expect(self, conversation: str, expected: Counter[Expected]) -> None:
+        """Wait until `conversation` has everything that is `expected`.
 
         Raises:
             ScenarioFailedError: with what is missing.
@@ -84,20 +102,28 @@ class Handoffs:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(LOG_TIMEOUT_S):
-                while self._missing(conversation):
+                while self._missing(conversation, expected):
                     self._arrived.clear()
                     await self._arrived.wait()
-        missing = self._missing(conversation)
+        missing = self._missing(conversation, expected)
         if missing:
             rows = "; ".join(f"{caller} -> {what}, {how.value}" for caller, what, how in missing.elements())
             raise ScenarioFailedError(f"conversation {conversation}: no handoff {rows}")
+
+    def one_executor(self, conversation: str) -> None:
+        """Show which executor `conversation` stayed with.
+
+        Raises:
+            ScenarioFailedError: it was spread over several.
+
+        """
         runs = {each.agent for each in self.of(conversation) if each.capability == RUN and each.agent}
         if len(runs) != 1:
             raise ScenarioFailedError(f"conversation {conversation} was spread over {', '.join(sorted(runs))}")
         self._report.say(f"conversation {conversation}: both drafts ran on {runs.pop()}", "dim")
 
-    def _missing(self, conversation: str) -> Counter[tuple[str, str, Outcome]]:
-        return EXPECTED - Counter((short(each.caller), each.capability, each.outcome) for each in self.of(conversation))
+    def _missing(self, conversation: str, expected: Counter[Expected]) -> Counter[Expected]:
+        return expected - Counter((short(each.caller), each.capability, each.outcome) for each in self.of(conversation))
 
 
 async def play(console: Console, *, stay: bool) -> None:
@@ -133,21 +159,73 @@ async def _perform(mesh: Mesh, handoffs: Handoffs, report: Report, *, stay: bool
     for conversation, goal in GOALS.items():
         report.say(f'\nuser, in conversation "{conversation}": {goal}', "bold cyan")
         report.header()
-        packet = Packet(
-            conversation=f'"{conversation}"',
-            task=f'"{conversation}-1"',
+        packet = {
+            "flight-conversation": f'"{conversation}"',
+            "flight-task": f'"{conversation}-1"',
+            "flight-budget": "tokens=1200, cost=12",
             # W3C Trace Context: a trace of our own, sampled; the gateway and the agents carry it on.
-            traceparent=f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
-        )
+            "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+        }
         answer = await ask(goal, packet, mesh.settings("user"), lambda text: report.say(f"  {text}", "dim"))
-        await handoffs.expect(conversation)
+        await handoffs.expect(conversation, EXPECTED)
+        handoffs.one_executor(conversation)
+        await _trace(conversation, mesh, report)
         report.answer(answer)
         if answer.verdict != "approved":
             raise ScenarioFailedError(f"the review of {conversation} ended with {answer.verdict!r}")
+    await _steal(mesh, handoffs, report)
     report.summary(handoffs.all(), time.monotonic() - started)
     if stay:
         _invite(mesh, report)
         await asyncio.Event().wait()
+
+
+async def _trace(conversation: str, mesh: Mesh, report: Report) -> None:
+    """Show what the flight recorder has of `conversation`, which must be one piece of work, handed on and on.
+
+    Raises:
+        ScenarioFailedError: it is not.
+
+    """
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{mesh.admin}/conversations/{conversation}")
+    answer.raise_for_status()
+    found = answer.json()
+    (work,) = [each for each in found["handoffs"] if each["children"]]  # the other one has fetched the agent card
+    below = list(_all(work))
+    roots = {each["root"] for each in below}
+    chains = {tuple(short(one) for one in each["lineage"]) for each in below}
+    if found["source"] != "recorder" or roots != {work["flight_id"]} or CHAIN not in chains:
+        raise ScenarioFailedError(f"conversation {conversation} is not one piece of work: {roots}, {chains}")
+    report.say(f"the work that began with {work['flight_id']}, from the flight recorder", "bold")
+    report.say("  WHOM IT HAS PASSED THROUGH".ljust(66) + "ALLOWED".ljust(22) + "SPENT", "bold")
+    report.tree([work])
+
+
+def _all(handoff: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield handoff
+    for child in handoff["children"]:
+        yield from _all(child)
+
+
+async def _steal(mesh: Mesh, handoffs: Handoffs, report: Report) -> None:
+    """Have an agent tell the credential that it was given, and show that with a certificate of another's.
+
+    Raises:
+        ScenarioFailedError: it was of use.
+
+    """
+    report.say("user, who learns the credential of another, and asks for what that may ask for", "bold cyan")
+    report.header()
+    conversation = {"flight-conversation": '"theft"'}
+    async with gateway_client(mesh.settings("user")) as gateway:
+        told = await gateway.get("/", headers={"flight-capability": "debug.mirror", **conversation})
+        stolen = {"flight-credential": told.json()["flight-credential"]}
+        used = await gateway.post("/write", headers={"flight-capability": "code.write", **conversation, **stolen})
+    if (used.status_code, used.json()["type"]) != (401, "urn:phoenixflight:credential-invalid"):
+        raise ScenarioFailedError(f"a stolen credential was answered with {used.status_code}: {used.text}")
+    await handoffs.expect("theft", THEFT)
+    report.say("")
 
 
 def _invite(mesh: Mesh, report: Report) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from a2a.helpers import get_artifact_text, get_message_text, new_text_message
 from a2a.types import Role, SendMessageRequest, TaskState
 from a2a.utils.errors import A2AError
 
-from gateway.demo.peer import Packet, Settings, gateway_client
+from gateway.demo.peer import Settings, gateway_client
 
 CAPABILITY = "agent.plan"
 
@@ -33,12 +33,12 @@ class Answer:
     """How many pieces of code were heard while it was being written."""
 
 
-async def ask(goal: str, packet: Packet, settings: Settings, hear: Callable[[str], None]) -> Answer:
+async def ask(goal: str, packet: Mapping[str, str], settings: Settings, hear: Callable[[str], None]) -> Answer:
     """Send `goal` to whoever plans, as a streaming A2A message.
 
     Args:
         goal: what to reach, in words.
-        packet: the conversation, task and trace that it belongs to.
+        packet: the header fields of of its conversation, task and trace, and of what it may spend.
         settings: who asks, and of which gateway.
         hear: told each status message as it arrives.
 
@@ -52,7 +52,7 @@ async def ask(goal: str, packet: Packet, settings: Settings, hear: Callable[[str
     state = TaskState.TASK_STATE_UNSPECIFIED
     request = SendMessageRequest(message=new_text_message(goal, role=Role.ROLE_USER))
     async with gateway_client(settings) as http:
-        http.headers.update(packet.onward(CAPABILITY))
+        http.headers.update({"flight-capability": CAPABILITY, **packet})
         try:
             client = await create_client(settings.gateway, ClientConfig(httpx_client=http))
             async for response in client.send_message(request):

@@ -21,7 +21,7 @@ from gateway.membership.registration import (
     told,
 )
 from gateway.membership.registration_store import RegistrationStore, Stored
-from gateway.messages import ResponseHead
+from gateway.messages import RequestHead, ResponseHead
 from gateway.policy.membership import MembershipPolicySet
 from gateway.refusal import Reason, Refusal, answer
 
@@ -100,17 +100,17 @@ class Registrations:
         self._policies = policies
         self._taken = taken
 
-    async def handle(self, principal: Principal, method: str, path: str, body: bytes, peer: str) -> Answer | Refusal:
+    async def handle(self, head: RequestHead, principal: Principal, body: bytes, peer: str) -> Answer | Refusal:
         """Answer one request.
 
         Args:
+            head: of the request; its path begins with ``/members/``.
             principal: who asks.
-            method: of the request; so is `body`.
-            path: with the query; it begins with ``/members/``.
             body: the whole of it.
             peer: the IP address that it came from.
 
         """
+        method, path = head.method.decode("latin-1"), head.path.decode("latin-1")
         target, _, query = path.partition("?")
         asked = target.removeprefix(self.prefix)
         try:

@@ -14,6 +14,11 @@ class Caps:
         self._in_flight: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
 
+    def retune(self, max_in_flight: int, max_waiting: int) -> None:
+        """Go by other bounds; what is there stays."""
+        self._max_in_flight = max_in_flight
+        self._max_waiting = max_waiting
+
     def begin(self, name: str) -> bool:
         """One more is under way, if it may be."""
         return _more(self._in_flight, name, self._max_in_flight)

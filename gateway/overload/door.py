@@ -163,6 +163,16 @@ class Door:
         self._counted_from = 0.0
         self._told: dict[str, int] = {}
 
+    def retune(self, spec: OverloadSpec) -> None:
+        """Go by other bounds; who waits stays."""
+        self._turn_s = spec.turn_s
+        self._max_waiting = spec.max_waiting
+        self._max_wait_s = spec.max_wait_s
+        self._target_wait_s = spec.target_wait_s
+        self._max_in_flight = spec.max_in_flight_per_principal
+        self._rate = spec.rate_per_principal
+        self.queue.capacity = spec.max_waiting
+
     # -- when nobody comes in ---------------------------------------------------------------------------
 
     @property

@@ -86,6 +86,11 @@ class Monitor:
         self.memory_share = 0.0
         """Of what there is, how much is used."""
 
+    def retune(self, spec: OverloadSpec) -> None:
+        """Go by other bounds from the next look on."""
+        self._memory = Memory(spec.max_memory_bytes)
+        self._max_lag_s = spec.max_lag_s
+
     def start(self) -> None:
         """Begin to look."""
         self._due = perf_counter() + LAG_INTERVAL_S

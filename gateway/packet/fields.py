@@ -16,6 +16,8 @@ CREDENTIAL = b"flight-credential"
 # Request fields that only the gateway sets.
 FROM = b"flight-from"
 LINEAGE = b"flight-lineage"
+CONTEXT_CONTENT = b"flight-context-content"
+"""The bytes of the context that ``flight-context`` refers to, for an agent that cannot fetch them."""
 
 PACKET = frozenset({CAPABILITY, ID, CONVERSATION, TASK, PARENT, TIMEOUT, BUDGET, CONTEXT, CREDENTIAL, FROM, LINEAGE})
 """The request fields that make a packet; other ``flight-*`` fields are passed on."""
@@ -40,7 +42,7 @@ TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
 BAGGAGE = b"baggage"
 
-GATEWAY_ONLY = frozenset({FROM, LINEAGE})
+GATEWAY_ONLY = frozenset({FROM, LINEAGE, CONTEXT_CONTENT})
 """Removed from every request before anything reads it: only the gateway may set these."""
 
 GATEWAY_ONLY_RESPONSE = frozenset({AGENT, DECISION, ATTEMPTS, REPEATED, ID})

@@ -153,13 +153,14 @@ def parse(head: RequestHead, flight: dict[bytes, bytes], mint_id: Callable[[], s
     value = get(names.BUDGET)
     budget = NO_BUDGET if value is None else parse_budget(value)
     value = get(names.CONTEXT)
-    if value is not None:
-        _structured(names.CONTEXT, value, "dictionary")
+    context = "" if value is None else context_digest(value)
     affinity = conversation.encode() or get(names.MCP_SESSION) or task.encode()
     alone = not affinity
     if alone:
         affinity = packet_id.encode()
-    return FlightPacket(packet_id, capabilities, affinity, conversation, task, parent, timeout_ms, alone, budget)
+    return FlightPacket(
+        packet_id, capabilities, affinity, conversation, task, parent, timeout_ms, alone, budget, context
+    )
 
 
 def _capability_from_host(authority: bytes) -> bytes:
@@ -199,6 +200,25 @@ def lowered_budget(raw: bytes, budget: Mapping[str, int]) -> bytes:
     members = _structured(names.BUDGET, raw, "dictionary")
     members.update({unit: (amount, {}) for unit, amount in budget.items()})
     return http_sf.ser(members).encode("ascii")
+
+
+def context_digest(raw: bytes) -> str:
+    """The SHA-256 that ``flight-context`` gives, in hexadecimal; empty when it gives only a reference.
+
+    Raises:
+        MalformedPacketError: it is no Dictionary, or its ``sha-256`` is no digest.
+
+    """
+    members = _structured(names.CONTEXT, raw, "dictionary")
+    if "sha-256" not in members:
+        return ""
+    digest = members["sha-256"][0]
+    if type(digest) is not bytes or len(digest) != _SHA256_BYTES:
+        raise MalformedPacketError("flight-context: expected sha-256=:…:, the context's digest in base64")
+    return digest.hex()
+
+
+_SHA256_BYTES = 32
 
 
 def parse_capabilities(raw: bytes) -> Capabilities:

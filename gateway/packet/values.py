@@ -46,6 +46,8 @@ class FlightPacket(msgspec.Struct, frozen=True, gc=False):
     """Nothing but its id tells where it belongs: no other packet has its affinity."""
     budget: Mapping[str, int] = NO_BUDGET
     """What its sender lets it spend, by unit: the whole numbers of ``flight-budget``."""
+    context: str = ""
+    """SHA-256 of the context that it refers to, in hexadecimal; empty when ``flight-context`` has none."""
 
 
 class Sifted(msgspec.Struct, frozen=True, gc=False):

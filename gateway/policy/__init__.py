@@ -6,13 +6,15 @@ Knows nothing of sockets, rings, members' whereabouts or the clock.
 
 from gateway.policy.engine import Allow, Candidates, Deny, PolicySet, Ruling, rule_on, weigh
 from gateway.policy.facts import NO_EVIDENCE, Evidence, PacketFacts
-from gateway.policy.rules import CompiledRule, Limit, Outcome
+from gateway.policy.rules import Ask, CompiledRule, ContextTerms, Limit, Outcome
 
 __all__ = [
     "NO_EVIDENCE",
     "Allow",
+    "Ask",
     "Candidates",
     "CompiledRule",
+    "ContextTerms",
     "Deny",
     "Evidence",
     "Limit",

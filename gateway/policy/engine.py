@@ -4,6 +4,9 @@ A packet is let through when every capability that it asks for is covered by an 
 matches any of them: a deny anywhere wins, and silence is a refusal.  ``to`` and ``agentWhen`` narrow which
 agents an allow admits, or which agents a deny shuts out; a deny without them refuses the packet.
 
+An ask is an allow on which somebody has to agree, and no other rule takes that back: every ask that matches is
+asked, and one whose condition fails or whose requirements are not met denies what it would have asked about.
+
 Three steps, so that each is done once for all packets that it is the same for: `PolicySet.candidates` finds
 the rules for a sender and its capabilities; `weigh` holds their conditions against one packet; `rule_on` says
 what follows, which depends on nothing else.
@@ -45,9 +48,9 @@ class Allow(msgspec.Struct, frozen=True):
 
     principal: Principal
     allowing: tuple[tuple[CompiledRule, ...], ...]
-    """For each capability in the packet's order, the allow rules that cover it; none is empty."""
+    """For each capability in the packet's order, the allow and ask rules that cover it; none is empty."""
     exclusions: tuple[CompiledRule, ...]
-    """Deny rules that shut out some agents."""
+    """Deny rules that shut out some agents, and ask rules that cannot be asked about some."""
 
     @property
     def key(self) -> Hashable:
@@ -61,16 +64,29 @@ class Allow(msgspec.Struct, frozen=True):
         )
 
     def admits(self, agent: Agent) -> tuple[CompiledRule, ...]:
-        """The rules that let the packet go to `agent`, one a capability; empty when they do not."""
+        """The rules that let the packet go to `agent`: for a capability all that ask, or one that allows without.
+
+        Empty when they do not.
+        """
         for exclusion in self.exclusions:
-            if exclusion.covers(agent, self.principal):
+            if exclusion.means(agent, self.principal):
                 return ()
         admitting: list[CompiledRule] = []
         for rules in self.allowing:
+            allowing: CompiledRule | None = None
+            asking: list[CompiledRule] = []
             for rule in rules:
-                if rule.covers(agent, self.principal):
-                    admitting.append(rule)
-                    break
+                if rule.ask is None:
+                    if allowing is None and rule.covers(agent, self.principal):
+                        allowing = rule
+                elif rule.covers(agent, self.principal):
+                    asking.append(rule)
+                elif rule.means(agent, self.principal):
+                    return ()  # whether it is to be asked cannot be told
+            if asking:
+                admitting += asking
+            elif allowing is not None:
+                admitting.append(allowing)
             else:
                 return ()
         return tuple(admitting)
@@ -82,7 +98,7 @@ class Deny(msgspec.Struct, frozen=True):
     capability: str
     """The capability that was denied or that nothing allows."""
     rule: CompiledRule | None
-    """The deny rule; ``None`` when no rule allows."""
+    """The rule that denies; ``None`` when no rule allows."""
     short: tuple[tuple[CompiledRule, Outcome], ...] = ()
     """Rules that would have allowed, or a deny that could not be evaluated, and what is amiss."""
 
@@ -142,7 +158,7 @@ def weigh(candidates: Candidates, facts: PacketFacts) -> Outcomes:
                 outcome = Outcome.FALSE if value is False else Outcome.FAILED
         require = rule.spec.require
         if require is not None and outcome is Outcome.HOLDS:
-            outcome = requirement(require, facts.principal, facts.evidence, facts.held)
+            outcome = requirement(require, facts.principal, facts.evidence, facts.packet, facts.held)
         outcomes.append(outcome)
     return bytes(outcomes)
 
@@ -172,6 +188,7 @@ def rule_on(
     for capability, rules in candidates.by_capability:
         allows: list[CompiledRule] = []
         short: list[tuple[CompiledRule, Outcome]] = []
+        unasked: Deny | None = None
         for rule in rules:
             outcome = came_to.get(rule.number, Outcome.HOLDS)
             if outcome is Outcome.FALSE or (rule.shadow and not shadow):
@@ -181,13 +198,21 @@ def rule_on(
                     outcome = Outcome.CARRIED
                 if outcome is Outcome.HOLDS:
                     allows.append(rule)
-                else:
+                elif rule.ask is None:
                     short.append((rule, outcome))
+                elif rule.narrow:
+                    exclusions.append(rule)
+                elif outcome is Outcome.FAILED:
+                    return Deny(capability, rule, ((rule, outcome),))
+                else:
+                    unasked = unasked or Deny(capability, None, ((rule, outcome),))
             elif rule.narrow:
                 exclusions.append(rule)
             else:
                 return Deny(capability, rule, ((rule, outcome),) if outcome is Outcome.FAILED else ())
-        if not allows and silent is None:
+        if unasked is not None:
+            silent = silent or unasked
+        elif not allows and silent is None:
             silent = Deny(capability, None, tuple(short))
         allowing.append(tuple(allows))
     return silent or Allow(principal, tuple(allowing), tuple(exclusions))

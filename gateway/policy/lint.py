@@ -33,7 +33,8 @@ def lint(
     places = [
         (each.document, ("spec", "rules", index)) for each in loaded for index in range(len(each.policy.spec.rules))
     ]
-    denied = dict(_denied(rules))
+    denied = dict(_covered(rules, [rule for rule in rules if rule.denies]))
+    asked = dict(_covered(rules, [rule for rule in rules if rule.ask]))
     # An agent card, which is not read here, may offer anything.
     certain = not others and not any(listed.get("agentCard") for listed in members.content["spec"]["agents"])
     problems = list(_unoffered(loaded, agents)) if certain else []
@@ -42,6 +43,11 @@ def lint(
         if deny is not None:
             told = _told_at(places[deny.number], deny)
             message = f"{rule.name!r} can never allow: {told} denies all that it covers; narrow that, or remove this"
+            problems.append(document.problem(location, message))
+        ask = asked.get(rule.number)
+        if ask is not None and deny is None and not rule.ask:
+            told = _told_at(places[ask.number], ask)
+            message = f"{rule.name!r} never allows: {told} asks about all that it covers; narrow that, or remove this"
             problems.append(document.problem(location, message))
     problems += _constant(rules, places)
     problems += _duplicates(rules, places)
@@ -70,11 +76,9 @@ def _unoffered(loaded: Iterable[LoadedPolicy], agents: Iterable[Agent]) -> Itera
                 yield document.problem(("spec", "capabilities", index), message)
 
 
-def _denied(rules: Iterable[CompiledRule]) -> Iterator[tuple[int, CompiledRule]]:
-    """The numbers of allow rules that deny rules leave nothing of, each with one of these."""
-    absolute = {
-        rule.number: rule for rule in rules if rule.denies and not (rule.conditional or rule.narrow or rule.shadow)
-    }
+def _covered(rules: Iterable[CompiledRule], stronger: Iterable[CompiledRule]) -> Iterator[tuple[int, CompiledRule]]:
+    """The numbers of rules that allow and that `stronger` ones leave nothing of, each with one of these."""
+    absolute = {rule.number: rule for rule in stronger if not (rule.conditional or rule.narrow or rule.shadow)}
     callers = GlobIndex((glob, rule.number) for rule in absolute.values() for glob in rule.spec.from_)
     capabilities = GlobIndex((glob, rule.number) for rule in absolute.values() for glob in rule.capabilities)
     for rule in rules:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from gateway.documents import Document, DocumentError, Problem, check_kind, parse
+from gateway.policy.brokering import UpstreamCredential
+from gateway.policy.exchange import TokenExchange
 from gateway.policy.membership import MembershipPolicy
 from gateway.policy.model import TrustPolicy
 
-Policy = TypeVar("Policy", TrustPolicy, MembershipPolicy)
+Policy = TypeVar("Policy", TrustPolicy, MembershipPolicy, UpstreamCredential, TokenExchange)
 
-_TRUST, _MEMBERSHIP = "TrustPolicy", "MembershipPolicy"
+_KINDS = ("TrustPolicy", "MembershipPolicy", "UpstreamCredential", "TokenExchange")
 
 
 class LoadedPolicy(NamedTuple):
@@ -28,6 +30,10 @@ class LoadedPolicies(NamedTuple):
     """Who may ask which agents for what."""
     membership: tuple[MembershipPolicy, ...]
     """Who may register which agents."""
+    credentials: tuple[tuple[UpstreamCredential, str], ...] = ()
+    """Which agents are given which secrets, and where each document stands; so do `exchanges`."""
+    exchanges: tuple[tuple[TokenExchange, str], ...] = ()
+    """Who may have tokens for whom."""
 
 
 def load_policies(sources: Mapping[str, str]) -> tuple[TrustPolicy, ...]:
@@ -59,6 +65,8 @@ def load_all(sources: Mapping[str, str]) -> LoadedPolicies:
     """
     trust: dict[str, tuple[TrustPolicy, Document]] = {}
     membership: dict[str, tuple[MembershipPolicy, Document]] = {}
+    credentials: dict[str, tuple[UpstreamCredential, Document]] = {}
+    exchanges: dict[str, tuple[TokenExchange, Document]] = {}
     problems: list[Problem] = []
     for source in sorted(sources):
         try:
@@ -68,11 +76,16 @@ def load_all(sources: Mapping[str, str]) -> LoadedPolicies:
             continue
         for document in documents:
             try:
-                check_kind(document, _TRUST, _MEMBERSHIP)
-                if document.kind == _TRUST:
-                    _add(trust, document, document.validate(TrustPolicy))
-                else:
-                    _add(membership, document, document.validate(MembershipPolicy))
+                check_kind(document, *_KINDS)
+                match document.kind:
+                    case "TrustPolicy":
+                        _add(trust, document, document.validate(TrustPolicy))
+                    case "MembershipPolicy":
+                        _add(membership, document, document.validate(MembershipPolicy))
+                    case "UpstreamCredential":
+                        _add(credentials, document, document.validate(UpstreamCredential))
+                    case _:
+                        _add(exchanges, document, document.validate(TokenExchange))
             except DocumentError as error:
                 problems += error.problems
     if problems:
@@ -80,6 +93,8 @@ def load_all(sources: Mapping[str, str]) -> LoadedPolicies:
     return LoadedPolicies(
         tuple(LoadedPolicy(*trust[name]) for name in sorted(trust)),
         tuple(membership[name][0] for name in sorted(membership)),
+        tuple((document, where.source) for document, where in (credentials[name] for name in sorted(credentials))),
+        tuple((document, where.source) for document, where in (exchanges[name] for name in sorted(exchanges))),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, field_validator, model_validator
 
 from gateway.documents import API_VERSION, Duration, ErrorAt, Metadata, Spec, refuse_duplicates
 from gateway.identity import PrincipalPattern, parse_principal_pattern
@@ -17,6 +17,9 @@ from gateway.policy.rate import Rate, parse_rate
 MAX_GRANT_TTL_S = 300.0
 MAX_AMOUNT = 999_999_999_999_999
 """Of a budget: the largest Integer of RFC 9651 section 3.3.1."""
+MAX_APPROVAL_TIMEOUT_S = 3600.0
+TOKEN, WEBHOOK = "token", "webhook"
+"""Approvers that have no SPIFFE id: whoever shows the admin token, and what the approval webhook asks."""
 
 Caller = Annotated[PrincipalPattern, BeforeValidator(lambda text: parse_principal_pattern(str(text)))]
 Capability = Annotated[CapabilityPattern, BeforeValidator(parse_capability_pattern)]
@@ -24,6 +27,14 @@ Unit = Annotated[str, Field(pattern=r"^[a-z*][a-z0-9_.*-]*$", max_length=64)]
 """Of a budget: a key of a Dictionary (RFC 9651 section 3.1.2)."""
 When = Annotated[Expression, BeforeValidator(lambda text: packet_condition(_expression(text)))]
 AgentWhen = Annotated[Expression, BeforeValidator(lambda text: agent_condition(_expression(text)))]
+
+
+def _approver(value: object) -> PrincipalPattern | str:
+    text = str(value)
+    return text if text in (TOKEN, WEBHOOK) else parse_principal_pattern(text)
+
+
+Approver = Annotated[PrincipalPattern | str, PlainValidator(_approver)]
 
 
 def _expression(value: object) -> str:
@@ -44,6 +55,8 @@ class Effect(Enum):
     """What a matching rule does."""
 
     ALLOW = "allow"
+    ASK = "ask"
+    """It allows once somebody has approved the packet."""
     DENY = "deny"
 
 
@@ -63,6 +76,8 @@ class Require(Spec):
     """Whose signature counts: so one principal may carry another's packet."""
     content_digest: bool = Field(default=False, strict=True)
     """A ``content-digest``, covered by the signature where one is required."""
+    context: bool = Field(default=False, strict=True)
+    """A ``flight-context`` with a digest; the gateway's store must have what it refers to, for this caller."""
 
     credential: bool = Field(default=False, strict=True)
     """A handoff credential: only work that was handed on under a grant is let through."""
@@ -71,8 +86,9 @@ class Require(Spec):
     def _means_something(self) -> Require:
         if self.signers is not None and not self.signature:
             raise ErrorAt("signers are for a required signature: add signature: true", "signers")
-        if not (self.signature or self.content_digest or self.credential):
-            raise ErrorAt("requires nothing: set signature, contentDigest or credential to true, or leave it out")
+        if not (self.signature or self.content_digest or self.context or self.credential):
+            wanted = "signature, contentDigest, context or credential"
+            raise ErrorAt(f"requires nothing: set {wanted} to true, or leave it out")
         return self
 
 
@@ -84,6 +100,29 @@ class Grant(Spec):
     budget: dict[Unit, Annotated[int, Field(ge=0, le=MAX_AMOUNT, strict=True)]] = {}
     """What may be spent, by unit."""
     ttl_s: Annotated[Duration, Field(alias="ttl", gt=0, le=MAX_GRANT_TTL_S)] = MAX_GRANT_TTL_S
+
+
+class ContextDelivery(Enum):
+    """How an agent gets the context of a packet."""
+
+    INLINE = "inline"
+    """With the packet, in a header field."""
+
+
+class Deliver(Spec):
+    """What the receiver gets with a packet that it would have to fetch otherwise."""
+
+    context: ContextDelivery
+
+
+class Approval(Spec):
+    """Who approves what a rule asks about, and how long the packet waits for them."""
+
+    timeout_s: Annotated[Duration, Field(alias="timeout", gt=0, le=MAX_APPROVAL_TIMEOUT_S)] = 60.0
+    approvers: Annotated[tuple[Approver, ...], Field(min_length=1)] | None = None
+    """Operators by their SPIFFE ids, ``token`` and ``webhook``; everybody who is one of these unless it is set."""
+    reason: str = Field(default="", max_length=500)
+    """What the approver is told."""
 
 
 class Per(Enum):
@@ -101,6 +140,13 @@ class Limits(Spec):
     per: Per = Per.PRINCIPAL
 
 
+class Audit(Enum):
+    """Whether a packet may go on though it cannot be recorded."""
+
+    REQUIRED = "required"
+    """It may not: while the flight recorder cannot write, it is refused, 503 not-recorded."""
+
+
 class Rule(Spec):
     """One rule: who, on which condition, and to which agents."""
 
@@ -114,14 +160,21 @@ class Rule(Spec):
     """On the agent; narrows as `to` does."""
     require: Require | None = None
     grant: Grant | None = None
+    deliver: Deliver | None = None
     limits: Limits | None = None
+    approval: Approval | None = None
+    """Of an ask."""
+    audit: Audit | None = None
+    """Without one, what the gateway does for all packets holds: its ``recorder.onFailure``."""
 
     @model_validator(mode="after")
     def _a_deny_only_denies(self) -> Rule:
         if self.effect is Effect.DENY:
-            for field in ("require", "grant", "limits"):
+            for field in ("require", "grant", "deliver", "limits", "audit"):
                 if getattr(self, field) is not None:
-                    raise ErrorAt("goes with effect: allow; a deny takes no terms", field)
+                    raise ErrorAt("goes with effect: allow or ask; a deny takes no terms", field)
+        if self.approval is not None and self.effect is not Effect.ASK:
+            raise ErrorAt("goes with effect: ask", "approval")
         return self
 
 

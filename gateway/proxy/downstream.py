@@ -295,8 +295,10 @@ class DownstreamConnection(Connection):
             caller = self._caller = plane.door.welcome(self.principal.id if self.principal is not None else "")
         if plane.door.level and self.codec is not None and not self.codec.multiplexed:
             self.codec.close()  # its answer says `connection: close`
-        local = plane.local
-        if local is not None and not self.destination and local.concerns(head):
+        local, contexts = plane.local, plane.context_requests
+        if contexts is not None and contexts.concerns(head):
+            local = contexts
+        if local is not None and not self.destination and (local is contexts or local.concerns(head)):
             caller.in_flight += 1
             plane.in_flight += 1
             asked = self.exchanges[stream] = LocalExchange(local, self, stream)

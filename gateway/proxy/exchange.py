@@ -12,6 +12,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from gateway.approvals import Answered
 from gateway.authority import Terms
 from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge, uuid7
 from gateway.handoff import Outcome
@@ -20,6 +21,8 @@ from gateway.membership.health import FAILURE_STATUSES
 from gateway.messages import Fields, RequestHead, ResponseHead, field_value
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
+from gateway.policy import Ask
+from gateway.policy.brokering import Brokered, without
 from gateway.proxy.absent import AbsentCaller
 from gateway.proxy.body import GuardedBody
 from gateway.proxy.clocks import Phase, Watch
@@ -30,11 +33,11 @@ from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
 from gateway.recording import Decided
 from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
-from gateway.routing import Agent
+from gateway.routing import Agent, AgentState
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from gateway.proxy.budgets import Meter
     from gateway.proxy.downstream import DownstreamConnection
@@ -56,6 +59,7 @@ _TAKEN_BACK = frozenset(
 _MAX_DIGITS = 19
 """A length of more is beyond every bound, and costs time to read."""
 _STAMPED = names.GATEWAY_ONLY_RESPONSE
+_NOT_RECORDED = Refusal(Reason.NOT_RECORDED, "policy wants this recorded, and that cannot be now", retry_after_s=1)
 
 
 def _length(head: RequestHead) -> int | None:
@@ -76,6 +80,7 @@ class Exchange:
     __slots__ = (
         "_credential_id",
         "_deadline",
+        "_injected",
         "_lease",
         "_loaded",
         "_once",
@@ -92,8 +97,10 @@ class Exchange:
         "_watch",
         "agent",
         "answered_at",
+        "approvals",
         "asked_at",
         "attempts",
+        "brokered",
         "bytes_in",
         "bytes_out",
         "decided",
@@ -122,6 +129,7 @@ class Exchange:
         "trailers",
         "tunnel",
         "waited_s",
+        "waiting",
     )
 
     def __init__(self, plane: DataPlane, downstream: DownstreamConnection, stream: int) -> None:
@@ -163,8 +171,16 @@ class Exchange:
         """The agent whose load counts this packet."""
         self._queued = False
         """It waits for a connection."""
+        self.brokered: Brokered | None = None
+        """What becomes of its header at the agent, where a document speaks of it."""
+        self._injected: Fields = []
+        """What the agent is given with it."""
         self._lease = b""
         """Of the conversation that the packet belongs to."""
+        self.approvals: tuple[Answered, ...] = ()
+        """What came of those that rules asked for."""
+        self.waiting = False
+        """For somebody who is to approve it: its clocks stand still."""
         self._stage = 0
         """How many stages it has entered."""
         self._placing = False
@@ -265,6 +281,9 @@ class Exchange:
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
+        brokering, forward = self.plane.snapshot.brokering, self.forward
+        if trailers is not None and brokering and forward is not None:
+            trailers = without(brokering.strip(forward.packet.capabilities), trailers) or None
         self._body_came(self._upload.end(trailers))
 
     def _body_came(self, found: Refusal | bytes | None) -> None:
@@ -305,6 +324,15 @@ class Exchange:
         forward, principal = self.forward, self.downstream.principal
         if self.finished or forward is None or principal is None or snapshot is self.snapshot:
             return
+        if snapshot.revocations:
+            keyid = forward.signature.keyid if forward.signature is not None else ""
+            stopped = snapshot.revocations.refusal_of(
+                principal, now, forward.packet, forward.held, given=self.given, keyid=keyid
+            )
+            if stopped is not None:
+                self.snapshot = snapshot
+                self.revoke(stopped)
+                return
         agent = self.agent or forward.agent
         judgement = judge(forward.packet, self.head, principal, forward.evidence, snapshot, now, forward.held)
         if agent.name in judgement.grants:
@@ -376,9 +404,11 @@ class Exchange:
             return
         self.agent = agent
         granted = self.route.grants[agent.name]
-        if granted.limits or forward.signature is not None:
+        if granted.audited and self.plane.unrecorded:
+            self._refuse(_NOT_RECORDED)
+        elif granted.limits or forward.signature is not None:
             self.plane.gate.enter(forward, granted.limits, principal, self.started_at, self._entered)
-        elif self._once is not None or granted.staged or forward.held is not None:
+        elif self._once is not None or self._staged(agent):
             self._entered(None)
         else:
             self._acquire(agent)
@@ -392,13 +422,64 @@ class Exchange:
         assert forward is not None
         if refusal is not None:
             self._refuse(refusal)
-        elif self._stage < len(stages) and (self.route.grants[agent.name].staged or forward.held is not None):
+        elif self._stage < len(stages) and self._staged(agent):
             self._stage += 1
             stages[self._stage - 1].enter(self, self._entered)
         elif self._once is not None:
             self._once.begin(self.plane.clock(), self._begun)
         else:
             self._acquire(agent)
+
+    def _staged(self, agent: Agent) -> bool:
+        """Whether the packet passes the stages on its way to `agent`."""
+        forward = self.forward
+        assert forward is not None
+        return self.route.grants[agent.name].staged or forward.held is not None or bool(forward.packet.context)
+
+    def approved(self, ask: Ask) -> bool:
+        """Whether somebody has approved it."""
+        return any(each.given and each.rule == ask.name for each in self.approvals)
+
+    def come_back(self, answer: Callable[[Refusal | None], None]) -> None:
+        """It has waited: see whether it still may go on, and its agent is still there, or which other one is."""
+        plane, forward, agent = self.plane, self.forward, self.agent
+        assert forward is not None
+        assert agent is not None
+        if plane.snapshot is self.snapshot:
+            answer(None)
+            return
+        route = self._route_now()
+        if isinstance(route, Refusal):
+            answer(route)
+            return
+        self.route, self.snapshot = route, plane.snapshot
+        name = agent.name
+        state = route.members[name].state if name in route.grants else AgentState.RETIRED
+        if state is AgentState.READY or (state is AgentState.DRAINING and self._lease):
+            self.agent = route.members[name]
+            answer(None)
+            return
+        self._placing = True
+
+        def placed(agent: Agent | None) -> None:
+            self._placing = False
+            if self.finished:
+                self._let_go()
+            elif agent is None:
+                answer(self._unreachable)
+            else:
+                self.agent = agent
+                answer(None)
+
+        plane.placement.another(route, forward.packet, self._lease, (name,), plane.clock(), placed)
+
+    def _unapproved(self, route: Route) -> list[str]:
+        """Agents of `route` that somebody would have to approve first."""
+        return [
+            name
+            for name, granted in route.grants.items()
+            if granted.approvals and not all(self.approved(ask) for ask in granted.approvals)
+        ]
 
     def _begun(self, found: StoredAnswer | Refusal | None) -> None:
         """The ledger has said whether the packet begins, or how it ended the first time."""
@@ -411,7 +492,32 @@ class Exchange:
             self._acquire(self.agent)
 
     def _acquire(self, agent: Agent) -> None:
+        """Have it sent to `agent`, once there is what that is to be given with it."""
         self.agent = agent
+        plane, forward = self.plane, self.forward
+        assert forward is not None
+        brokering = plane.snapshot.brokering
+        brokered = self.brokered = brokering.of(forward.packet.capabilities, agent) if brokering else None
+        if brokered is None or not brokered.injections:
+            self._injected = []
+            self._send_to(agent)
+        elif agent.spiffe_id is None:
+            self._break_off(plane.injections.broker.unidentified(brokered))
+        else:
+            plane.injections.ask(brokered, self._supplied)
+
+    def _supplied(self, found: Fields | Refusal) -> None:
+        """There is what the agent is to be given, or there is not."""
+        if self.finished:
+            return
+        if isinstance(found, Refusal):
+            self._break_off(found)
+            return
+        assert self.agent is not None
+        self._injected = found
+        self._send_to(self.agent)
+
+    def _send_to(self, agent: Agent) -> None:
         plane, capability = self.plane, self._capability
         if not plane.caps.begin(capability):
             self._overloaded(f"too many packets for {capability} are under way")
@@ -459,10 +565,20 @@ class Exchange:
         """A connection to the agent has room: send what there is."""
         forward = self.forward
         assert forward is not None
-        self._up = connection
         self._unqueue()
         head = self.head
         fields = forward.fields
+        brokered = self.brokered
+        if brokered is not None:
+            assert self.agent is not None
+            broker = self.plane.injections.broker
+            if brokered.injections and (connection.peer is None or connection.peer.id != self.agent.spiffe_id):
+                connection.pool.on_room(connection)
+                self._break_off(broker.unidentified(brokered))
+                return
+            fields = [*without(brokered.strip, fields), *self._injected]
+            broker.injected(brokered)
+        self._up = connection
         packet = forward.packet
         if packet.timeout_ms:
             # Each hop passes on what remains (and no more than the cap).
@@ -589,9 +705,28 @@ class Exchange:
                 self._let_go()
             elif agent is None:
                 self._break_off(otherwise)
+            elif plane.unrecorded and route.grants[agent.name].audited:
+                self._break_off(_NOT_RECORDED)
+            elif plane.contexts is not None and (forward.packet.context or route.grants[agent.name].context):
+                plane.contexts.hand_to(agent, self, handed(agent))
             else:
                 self._acquire(agent)
 
+        def handed(agent: Agent) -> Callable[[Refusal | None], None]:
+            """The agent may have the packet's context, or not."""
+
+            def told(refusal: Refusal | None) -> None:
+                if self.finished:
+                    return
+                if refusal is not None:
+                    self._break_off(refusal)
+                else:
+                    self._acquire(agent)
+
+            return told
+
+        # Another agent may be one that policy asks about.
+        passed_over = [*passed_over, *self._unapproved(route)]
         plane.placement.another(route, forward.packet, self._lease, passed_over, plane.clock(), placed)
 
     @property
@@ -730,6 +865,9 @@ class Exchange:
     def tick(self, now: float) -> None:
         """Look at the clocks: what does not move ends; `now` is the loop's time, about once a second."""
         if self.finished:
+            return
+        if self.waiting:
+            self._watch = None
             return
         watch = self._watch
         if watch is None:

@@ -62,6 +62,11 @@ class Arrivals:
         self._silent: OrderedDict[str, _Address] = OrderedDict()
         self._connections = 0
 
+    def retune(self, limits: ArrivalLimits) -> None:
+        """Go by other limits; who is there stays."""
+        self._limits = limits
+        self._burst = limits.handshakes_per_second * BURST_S
+
     def admit(self, address: str, now: float) -> str:
         """Count a connection from `address`; gives the reason when it has to be closed instead, else nothing.
 

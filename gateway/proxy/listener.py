@@ -104,6 +104,11 @@ class Listener:
                 self.port,
             )
 
+    def retune(self, limits: DownstreamLimits) -> None:
+        """Go by other limits; what a connection announced or was told when it began stays."""
+        self.limits = limits
+        self._arrivals.retune(limits.arrivals)
+
     def _connection(self) -> DownstreamConnection:
         return DownstreamConnection(self)
 

@@ -43,6 +43,10 @@ class Placement:
         self._questions = Questions(loop, on_defect)
         self.migrations = Migrations(loop, pool, on_defect)
 
+    def retune(self, bound: float) -> None:
+        """Go by another bound of load."""
+        self._bound = bound
+
     @staticmethod
     def lease_key(packet: FlightPacket) -> bytes:
         """What a conversation's place goes by: it may be at one agent for each thing that it asks for."""

@@ -16,6 +16,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.admission import ReplayGuard
+from gateway.brokering.broker import Broker
+from gateway.brokering.servers import AuthorizationServers
 from gateway.decision import EMPTY, Snapshot
 from gateway.handoff import Handoff, Outcome
 from gateway.leases import LeaseTable
@@ -24,6 +26,7 @@ from gateway.proxy.arrival import Holds
 from gateway.proxy.clocks import Clocks
 from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
+from gateway.proxy.injections import Injections
 from gateway.proxy.lifetimes import Lifetimes
 from gateway.proxy.listener import Listener
 from gateway.proxy.minting import Minting
@@ -32,6 +35,7 @@ from gateway.proxy.placement import Placement
 from gateway.proxy.records import Records
 from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.stages import Stage
+from gateway.proxy.tuning import Tuning
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recording import Decided
 from gateway.refusal import Reason, Refusal
@@ -40,6 +44,7 @@ from gateway.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
     from gateway.proxy.arrival import Arrival
+    from gateway.proxy.context_stage import ContextStage
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.local import LocalExchange, LocalRequests
 
@@ -123,6 +128,7 @@ class DataPlane:
         max_timeout_s: float = 600.0,
         overload: OverloadSpec | None = None,
         caps: Caps | None = None,
+        broker: Broker | None = None,
     ) -> None:
         self.loop = loop
         self.telemetry = telemetry
@@ -160,12 +166,21 @@ class DataPlane:
         self.gate = Gate(loop, replay, telemetry.defect)
         self.minting = Minting()
         self.stages: tuple[Stage, ...] = ()
+        self.injections = Injections(
+            loop, broker or Broker(AuthorizationServers(time.monotonic), time.monotonic), telemetry.defect
+        )
         self.once: OnceOnly | None = None
         """Knows the packets that are done once; without one, there are none."""
+        self.unrecorded = False
+        """The flight recorder cannot write: what policy wants recorded is refused."""
         self._alone: set[Exchange] = set()
         """What goes on without its caller."""
         self.local: LocalRequests | None = None
         """Answers what is asked of the gateway itself; without one, such requests are malformed packets."""
+        self.context_requests: LocalRequests | None = None
+        """The same for contexts."""
+        self.contexts: ContextStage | None = None
+        """Sees to packets' contexts; it is one of `stages`."""
         self._to_judge: deque[Exchange | LocalExchange | Arrival] = deque()
         """Open exchanges that the snapshot in force has not been asked about."""
         self._judging_since: float | None = None
@@ -190,7 +205,11 @@ class DataPlane:
                 self._retire(self._pools.pop(name))
             else:
                 pool.agent = agent
-        if snapshot.policies is before.policies and snapshot.keys is before.keys:
+        if (
+            snapshot.policies is before.policies
+            and snapshot.keys is before.keys
+            and snapshot.revocations is before.revocations
+        ):
             # What was allowed still is, but perhaps not at an agent that is another one now.
             known = before.routes.members
             self._to_judge += [
@@ -203,6 +222,20 @@ class DataPlane:
         if self._to_judge and self._judging_since is None:
             self._judging_since = perf_counter()
             self.loop.call_soon(self._judge_some)
+
+    def retune(self, tuning: Tuning) -> None:
+        """Go by other bounds and clocks from now on; what has begun keeps its clocks."""
+        self._upstream_limits = tuning.upstream
+        for pool in self._pools.values():
+            pool.retune(tuning.upstream)
+        self.clocks = tuning.clocks
+        self.retries.retune(tuning.retries)
+        self.door.retune(tuning.overload)
+        self.monitor.retune(tuning.overload)
+        self.caps.retune(tuning.max_in_flight_per_capability, tuning.max_pending_per_capability)
+        self.max_body_bytes = tuning.max_body_bytes
+        self.max_timeout_s = tuning.max_timeout_s
+        self.placement.retune(tuning.bound)
 
     def exchanges(self) -> Iterator[Exchange | LocalExchange | Arrival]:
         """Everything that is open."""
@@ -381,8 +414,10 @@ class DataPlane:
             await self.once.close()
         await self.placement.close()
         await self.gate.close()
-        if self.local is not None:
-            await self.local.close()
+        for asked in (self.local, self.context_requests, self.contexts):
+            if asked is not None:
+                await asked.close()
+        await self.injections.close()
         self.records.settle()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()

@@ -122,8 +122,10 @@ def recorded(
         status=exchange.status,
         attempts=exchange.attempts,
         failed=_failed(exchange) if exchange.failures else (),
+        brokered=_brokered(exchange) if exchange.brokered is not None else "",
         usage=_usage(exchange),
         reserved=written(exchange.meter.reserved) if exchange.meter is not None else "",
+        approval="; ".join(each.text for each in exchange.approvals) if exchange.approvals else "",
         repeated=exchange.repeated,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
@@ -179,6 +181,14 @@ def _failed(exchange: Exchange) -> tuple[Attempt, ...]:
     )
 
 
+def _brokered(exchange: Exchange) -> str:
+    """The documents whose secrets went to the last agent that the request was sent to."""
+    brokered = exchange.brokered
+    if brokered is None or not exchange.sent_at:
+        return ""
+    return ", ".join(injection.document for injection in brokered.injections)
+
+
 def _usage(exchange: Exchange) -> str:
     """What the agent says in its answer's trailers, else in its head, and what else was read from it."""
     usage = None
@@ -193,7 +203,8 @@ def _usage(exchange: Exchange) -> str:
 
 def _told(shadow: Shadow) -> str:
     """What enforcing the shadow policies would do, in short: it is a label of a metric, too."""
-    return f"{'allow' if shadow.allow else 'refuse'}: {', '.join(shadow.rules)}"
+    what = "refuse" if not shadow.allow else "ask" if shadow.asks else "allow"
+    return f"{what}: {', '.join(shadow.rules)}"
 
 
 def _logged(text: bytes) -> str:

@@ -112,6 +112,11 @@ class RetryBudget:
         self._floor = floor
         self._waiting: deque[Callable[[], None]] = deque()
 
+    def retune(self, *, percent: int, floor: int) -> None:
+        """Go by another share."""
+        self._percent = percent
+        self._floor = floor
+
     @property
     def allowed(self) -> int:
         """How many retries may be under way now; those that wait make no room for themselves."""
@@ -198,6 +203,11 @@ class Retries:
         self.budget = RetryBudget(active, percent=limits.budget_percent, floor=limits.budget_floor)
         self.benches = Benches()
         self.counts: dict[tuple[Cause, Fate], int] = {}
+
+    def retune(self, limits: RetryLimits) -> None:
+        """Go by other limits."""
+        self.limits = limits
+        self.budget.retune(percent=limits.budget_percent, floor=limits.budget_floor)
 
     def count(self, cause: Cause, fate: Fate) -> None:
         """An agent has failed a packet."""

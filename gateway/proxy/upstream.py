@@ -390,6 +390,11 @@ class Pool:
         """How many wait for a connection."""
         return len(self._waiting)
 
+    def retune(self, limits: UpstreamLimits) -> None:
+        """Go by other limits; what is open or waits stays."""
+        self.limits = limits
+        self._waiting.capacity = limits.max_pending
+
     def acquire(self, exchange: Requester) -> str:
         """Give `exchange` a connection, now or later, by `Requester.on_upstream`; else say why not."""
         if self.in_flight + len(self._waiting) >= self.limits.max_in_flight:

@@ -64,7 +64,7 @@ class Recorder:
         loop: AbstractEventLoop,
         spec: RecorderSpec,
         signer: Signer | None,
-        on_refusing: Callable[[bool], None],
+        on_trouble: Callable[[bool], None],
         *,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
@@ -75,8 +75,7 @@ class Recorder:
             loop: whose turns records are gathered on.
             spec: where, how safely, for how long.
             signer: signs heads, if there is one.
-            on_refusing: told on the loop when packets are to be refused, for they could not be recorded, and when
-                no more.
+            on_trouble: told on the loop when packets cannot be recorded, or only just, and when they can again.
             clock: seconds since the epoch.
             entropy: random bytes, so many.
 
@@ -91,7 +90,7 @@ class Recorder:
         self._loop = loop
         self._spec = spec
         self._signer = signer
-        self._on_refusing = on_refusing
+        self._on_trouble = on_trouble
         self._clock = clock
         self._entropy = entropy
         self._batch: list[_Item] = []
@@ -156,14 +155,16 @@ class Recorder:
         self.trouble = self._failing or ("it falls behind: the disk, or the processor, is too slow" * self._behind)
         if bool(before) == bool(self.trouble):
             return
-        refuses = self._spec.on_failure is OnFailure.REFUSE
         if self.trouble:
-            what = "new packets are refused" if refuses else "what cannot be kept will be counted as lost"
+            refuses = self._spec.on_failure is OnFailure.REFUSE
+            others = (
+                "what cannot be kept will be counted as lost, and packets of rules with audit: required are refused"
+            )
+            what = "new packets are refused" if refuses else others
             log.error("the flight recorder is in trouble: %s; %s", self.trouble, what)
         else:
             log.warning("the flight recorder records again; %d records are lost so far", self.lost)
-        if refuses:
-            self._on_refusing(bool(self.trouble))
+        self._on_trouble(bool(self.trouble))
 
     @property
     def lost(self) -> int:

@@ -104,6 +104,10 @@ class AccessLog:
         """Handoffs without lines of their own, by outcome."""
         return {outcome.value: count for outcome, count in self._flood.suppressed.items()}
 
+    def retune(self, max_lines: int, max_refused_lines: int) -> None:
+        """Let other numbers of lines pass in a second."""
+        self._flood.retune(max_lines, max_refused_lines)
+
     def write(self, handoff: Handoff, trace: Trace | None = None) -> None:
         """Log it, unless there are too many."""
         if self._flood.admits(handoff, self._loop.time()):

@@ -72,6 +72,11 @@ class Flood:
         self._untold: Counter[Kind] = Counter()
         self._others = 0
 
+    def retune(self, most: int, most_refused: int) -> None:
+        """Go by other bounds, as given to begin with."""
+        self._most = most
+        self._most_refused = most_refused
+
     def admits(self, handoff: Handoff, now: float) -> bool:
         """Whether it gets a line; `now` in seconds of a clock that does not go back."""
         if now >= self._until:

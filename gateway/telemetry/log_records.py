@@ -42,9 +42,18 @@ class Line(NamedTuple):
 
 def request(batch: Sequence[Line], resource: Resource) -> ExportLogsServiceRequest:
     """All of `batch` in one message; `resource` tells."""
-    scope = ScopeLogs(scope=InstrumentationScope(name=SCOPE.name, version=SCOPE.version or ""))
+    made = []
     for line in batch:
-        scope.log_records.append(log_record(line))
+        made.append(log_record(line))
+        let_others_run()
+    return in_one_message(made, resource)
+
+
+def in_one_message(records: Sequence[LogRecord], resource: Resource) -> ExportLogsServiceRequest:
+    """All of `records`; `resource` tells."""
+    scope = ScopeLogs(scope=InstrumentationScope(name=SCOPE.name, version=SCOPE.version or ""))
+    for record in records:
+        scope.log_records.append(record)
         let_others_run()
     who = ResourceMessage(attributes=_key_values(cut(resource.attributes.items())))  # type: ignore[arg-type]
     return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=who, scope_logs=[scope])])

@@ -22,6 +22,9 @@ _MOST = frozenset(
         "phoenixflight_memory_used_ratio",
         "phoenixflight_overload_level",
         "phoenixflight_recorder_trouble",
+        "phoenixflight_restart_needed",
+        "phoenixflight_revocations",
+        "phoenixflight_revocations_sync_age_seconds",
         "phoenixflight_ring_load_variation",
         "phoenixflight_ring_points",
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -127,6 +127,8 @@ class Metrics(Collector):
         self.defects = 0
         self.reload_failures = 0
         self.last_reload_ok = True
+        self.restart_needed: Sequence[str] = ()
+        """Settings that come into force when the gateway starts again."""
         self.revision = ""
         self.ready: Callable[[], bool] = lambda: False
         self.in_flight: Callable[[], int] = lambda: 0
@@ -253,6 +255,11 @@ class Metrics(Collector):
             "phoenixflight_last_reload_successful",
             "1 when the files on disk are what is in force.",
             int(self.last_reload_ok),
+        )
+        yield _gauge(
+            "phoenixflight_restart_needed",
+            "Settings of gateway.yaml that were changed and come into force when the gateway starts again.",
+            len(self.restart_needed),
         )
         yield _counter(
             "phoenixflight_lines_dropped",

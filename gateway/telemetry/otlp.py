@@ -18,6 +18,7 @@ from gateway.telemetry.counters import Reading
 from gateway.telemetry.export import Export
 from gateway.telemetry.flood import Flood
 from gateway.telemetry.lines import LineWriter
+from gateway.telemetry.shipped import Records, Shipped
 from gateway.telemetry.signals import LogRecords, Spans
 from gateway.telemetry.spec import OtlpProtocol, OtlpSpec, TelemetrySpec, TracingSpec
 from gateway.telemetry.tracing import Tracing
@@ -53,6 +54,34 @@ def access_log(spec: TelemetrySpec, loop: AbstractEventLoop) -> AccessLog | None
         file = None if spec.access_log == "stdout" else Path(spec.access_log)
         target = ToLines(LineWriter(loop, AccessLog.name, file))
     return AccessLog(loop, target, Flood(spec.max_lines, spec.max_refused_lines))
+
+
+def shipping(spec: TelemetrySpec) -> Export[Shipped] | None:
+    """What sends the flight recorder's records where `spec` says.
+
+    Raises:
+        DocumentError: the collector's CA cannot be read.
+
+    """
+    return Export(Records(resource(os.environ), _records_to(spec.records))) if spec.records is not None else None
+
+
+def shipping_readings(export: Export[Shipped] | None) -> tuple[Reading, ...]:
+    """The numbers of records."""
+
+    def shipped() -> Mapping[tuple[()], int]:
+        return {(): export.exported if export is not None else 0}
+
+    def unshipped() -> Mapping[tuple[str], int]:
+        counts = export.dropped if export is not None else {}
+        return {(why,): counts.get(why, 0) for why in ("queue", "collector")}
+
+    taken = "Records of the flight recorder that the collector took."
+    dropped = "Records of the flight recorder that the collector did not get, by reason."
+    return (
+        Reading("phoenixflight_recorder_shipped_records", taken, (), shipped),
+        Reading("phoenixflight_recorder_unshipped_records", dropped, ("reason",), unshipped),
+    )
 
 
 def tracing_readings(tracing: Tracing) -> tuple[Reading, ...]:

@@ -98,6 +98,8 @@ class TelemetrySpec(Spec):
     logs: OtlpSpec | None = None
     """Where the access log goes when it is ``otlp``."""
     tracing: TracingSpec | None = None
+    records: OtlpSpec | None = None
+    """Where the flight recorder's records go, beside its folder."""
     metrics: MetricsSpec = MetricsSpec()
 
     @model_validator(mode="after")
@@ -112,7 +114,7 @@ class TelemetrySpec(Spec):
         files: dict[str, object] = {}
         if self.access_log not in ("stdout", "none", "otlp"):
             files["access_log"] = str(base / self.access_log)
-        for name, otlp in (("logs", self.logs), ("tracing", self.tracing)):
+        for name, otlp in (("logs", self.logs), ("tracing", self.tracing), ("records", self.records)):
             if otlp is not None and otlp.ca_file is not None:
                 files[name] = otlp.model_copy(update={"ca_file": base / otlp.ca_file})
         return self.model_copy(update=files)

@@ -12,6 +12,7 @@ from gateway.recording import Decided
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
+from gateway.telemetry.spec import TelemetrySpec
 from gateway.telemetry.tracing import Trace, Tracing
 
 Sink = Callable[[Handoff, Decided], None]
@@ -28,12 +29,15 @@ class Telemetry:
         recent: Recent,
         access_log: AccessLog | None = None,
         sinks: tuple[Sink, ...] = (),
+        exports: tuple[Callable[[], None], ...] = (),
     ) -> None:
+        """Args: `sinks` take each handoff; `exports` close what they export to, which may take seconds."""
         self.metrics = metrics
         self.tracing = tracing
         self.recent = recent
         self.access_log = access_log
         self._sinks = sinks
+        self._exports = exports
         self.begin_trace = tracing.begin
         self._ended = tracing.ended
         self.connection_opened = metrics.connection_opened
@@ -56,6 +60,13 @@ class Telemetry:
         for sink in self._sinks:
             sink(handoff, decided)
 
+    def retune(self, spec: TelemetrySpec) -> None:
+        """Sample spans and log lines at other rates."""
+        if spec.tracing is not None:
+            self.tracing.retune(spec.tracing)
+        if self.access_log is not None:
+            self.access_log.retune(spec.max_lines, spec.max_refused_lines)
+
     def defect(self) -> None:
         """Something of ours failed."""
         self.metrics.defects += 1
@@ -65,7 +76,8 @@ class Telemetry:
         if self.access_log is not None:
             self.access_log.close()
         exports = (self.tracing.export, self.access_log.export if self.access_log is not None else None)
-        told = [asyncio.create_task(_done(export.close)) for export in exports if export is not None]
+        closings = (*(export.close for export in exports if export is not None), *self._exports)
+        told = [asyncio.create_task(_done(close)) for close in closings]
         if told:
             forced = asyncio.create_task(force.wait())
             forced.add_done_callback(lambda _: [each.cancel() for each in told])

@@ -67,9 +67,9 @@ class Tracing:
         """Args: without `spec` and `export` no span is made."""
         self.export = export
         """Where spans go; ``None`` when there is nobody to tell."""
-        self._ratio = spec.sample_ratio if spec is not None else 0.0
-        self._slow_ms = spec.slow_s * 1000 if spec is not None else 0.0
-        self._kept_per_s = spec.kept_per_second if spec is not None else 0.0
+        self._ratio = self._slow_ms = self._kept_per_s = 0.0
+        if spec is not None:
+            self.retune(spec)
         self._kept = RateLimiter()
         self._chance = chance
         self._entropy = entropy
@@ -77,6 +77,12 @@ class Tracing:
         """Of handoffs that become spans, by the packet's id."""
         self.not_kept = 0
         """Spans of handoffs that were worth keeping, and too many."""
+
+    def retune(self, spec: TracingSpec) -> None:
+        """Sample and keep other shares; where spans go stays."""
+        self._ratio = spec.sample_ratio
+        self._slow_ms = spec.slow_s * 1000
+        self._kept_per_s = spec.kept_per_second
 
     def begin(self, decided: Decided) -> Trace:
         """The context of a handoff that has just been decided on."""

@@ -96,6 +96,8 @@ def _tokens(counts: Mapping[str, int]) -> int:
 
 
 def _amount(value: object) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)  # as protocol buffers write the whole numbers of a Struct, which is what A2A's metadata are
     return value if type(value) is int and 0 <= value <= MAX_AMOUNT else None
 
 

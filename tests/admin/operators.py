@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,10 +13,38 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import RawAgent, RunningGateway
+from tests.conftest import POLICY, RawAgent, RunningGateway
 from tests.waiting import eventually
 
 TOKEN = "correct-horse-battery-staple"
+
+
+ASKING = {
+    **POLICY,
+    "spec": {
+        "capabilities": ["*"],
+        "rules": [
+            *POLICY["spec"]["rules"],  # type: ignore[index]
+            {
+                "name": "costly",
+                "effect": "ask",
+                "from": ["spiffe://mesh.local/ns/agents/**"],
+                "when": "request.path == '/costly'",
+                "approval": {"timeout": "10m", "reason": "costs money"},
+            },
+        ],
+    },
+}
+"""A policy of which somebody has to approve what is asked of the path ``/costly``."""
+
+
+def asking(gateway: RunningGateway, flight_id: str) -> socket.socket:
+    """A packet that waits for an approval, until the connection is closed."""
+    connection = socket.create_connection(("127.0.0.1", gateway.plain_port), timeout=10)
+    head = {**packet(flight_id, conversation="talk", task="buy"), "host": "gateway"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    connection.sendall(f"GET /costly HTTP/1.1\r\n{lines}\r\n".encode())
+    return connection
 
 
 def with_token(folder: Path) -> dict[str, Any]:

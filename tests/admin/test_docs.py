@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +18,11 @@ from starlette.routing import Route
 from gateway.admin.access import Access
 from gateway.admin.app import make_app
 from gateway.admin.merged import make_merged_app
-from tests.admin.operators import TOKEN, order, packet, with_token
+from gateway.contexts import new_key
+from tests.admin.operators import ASKING, TOKEN, asking, operator, order, packet, with_token
 from tests.admin.test_conversations import spending
 from tests.conftest import RawAgent, RunningGateway, launch, member
+from tests.waiting import eventually
 
 PAGE = (Path(__file__).parents[2] / "docs" / "admin.md").read_text()
 SECTION = re.compile(r"^### `([A-Z]+) (/\S*)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
@@ -45,15 +49,25 @@ def examples() -> Iterator[Example]:
 def gateway(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     folder = tmp_path_factory.mktemp("told")
     agent = RawAgent(spending)
+    (folder / "context-key").write_text(new_key())
     running = launch(
-        folder, certs, [member(agent.port), member(agent.port, "executor-2")], admin_spec=with_token(folder)
+        folder,
+        certs,
+        [member(agent.port), member(agent.port, "executor-2")],
+        policy=ASKING,
+        admin_spec=with_token(folder),
+        contexts={"folder": "contexts", "keys": ["context-key"]},
     )
     with running.client() as client:
+        client.put(f"/contexts/{sha256().hexdigest()}", headers={"flight-conversation": '"c1"'})
         head = packet("p1", conversation="c1", task="t1", budget="tokens=20000, hops=4", timeout="30000")
         client.post("/run", headers=head)
         client.post("/run", headers=packet("p2", conversation="c1", task="t1", parent="p1"))
     with running.client("mallory") as client:
         client.post("/run", headers=packet("p3", conversation="c1"))
+    with operator(running) as client:
+        revoked = "/revocations?kind=conversation&value=c-17&why=it+loops"
+        client.post(revoked, headers={"content-type": "application/json"})
     yield running
     running.stop()
     agent.close()
@@ -101,7 +115,13 @@ def holds(told: Any, came: Any, where: str) -> None:
 def test_an_example_is_what_the_gateway_answers(
     gateway: RunningGateway, admin_of: httpx.Client, example: Example
 ) -> None:
-    answer = admin_of.send(requested(example.command, gateway.admin_port))
+    command = example.command
+    with asking(gateway, "p4") if "/approvals" in command else nullcontext():
+        if "/approvals" in command:
+            (waiting,) = eventually(lambda: admin_of.get("/approvals").json()["approvals"])
+            command = command.replace("0199c0de-7a3c-7c1f-8e55-0a6f2b9d4e11", waiting["id"])
+        answer = admin_of.send(requested(command, gateway.admin_port))
+    eventually(lambda: admin_of.get("/approvals").json()["approvals"] == [])
     assert answer.status_code == 200, answer.text
     if example.answer:
         holds(json.loads(example.answer), answer.json(), "answer")

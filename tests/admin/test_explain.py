@@ -55,6 +55,37 @@ def test_a_recent_packet_is_explained_by_its_id_under_what_is_in_force_now(gatew
     assert (told["explanation"]["allow"], told["explanation"]["policy"]) == (False, "stop")
 
 
+def test_a_packet_that_only_the_flight_recorder_knows_is_explained_with_both_revisions(
+    raw_agent, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway([member(raw_agent(answer_each).port)], recorder={"folder": "recorder"})
+    with gateway.client() as client:
+        client.post("/run?token=secret", headers={**CAPABILITY, "flight-id": '"old"'})
+    decided = gateway.revision()
+    eventually(
+        lambda: b'"flight_id":"old"' in b"".join(each.read_bytes() for each in gateway.folder.glob("recorder/*/seg*"))
+    )
+    assert gateway.stop() == 0
+    gateway.start_again()
+    assert "revision" not in gateway.admin("/explain?id=old").json()
+    rules = [POLICY["spec"]["rules"][1] | {"from": [PLANNER]}]
+    write_policy(
+        gateway.folder,
+        "stop",
+        {**POLICY, "metadata": {"name": "stop"}, "spec": {"capabilities": ["*"], "rules": rules}},
+    )
+    eventually(lambda: gateway.revision() != decided)
+    told = gateway.admin("/explain?id=old").json()
+    assert (told["recorded"]["revision"], told["revision"]) == (decided, gateway.revision())
+    assert told["recorded"]["allow"]
+    assert (told["explanation"]["allow"], told["explanation"]["policy"]) == (False, "stop")
+    none = gateway.admin("/explain?id=none")
+    assert (none.status_code, none.text) == (
+        404,
+        "no packet with this id among the last 1,000, nor in the flight recorder\n",
+    )
+
+
 def test_a_packet_refused_before_policy_was_asked_has_no_rules_to_explain(gateway: RunningGateway) -> None:
     with gateway.client() as client:
         client.post("/run", headers={**CAPABILITY, "flight-id": '"x"', "signature": "flight=:AA==:"})
@@ -73,7 +104,7 @@ def test_a_hypothetical_packet_is_explained(gateway: RunningGateway) -> None:
 def test_what_cannot_be_explained_is_told(gateway: RunningGateway) -> None:
     for query, code, told in (
         ([("id", "none")], 404, "no packet with this id among the last 1,000"),
-        ([], 400, "from is missing; ask for a packet among the last: ?id="),
+        ([], 400, "from is missing; ask for a packet that was: ?id="),
         ([("from", "planner")], 400, "'planner' is not a SPIFFE id"),
         ([("from", PLANNER), ("header", "flight-capability")], 400, "expected 'name: value'"),
         ([("from", PLANNER), ("singer", PLANNER)], 400, "unknown: 'singer'"),

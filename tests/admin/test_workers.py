@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.admin.operators import Watching, ok, operator, order, packet, with_token
+from tests.admin.operators import ASKING, Watching, asking, ok, operator, order, packet, with_token
 from tests.conftest import RawAgent, RunningGateway, launch, member
 from tests.redis_server import RedisServer
 from tests.waiting import eventually
@@ -25,7 +25,10 @@ def gateway(redis: RedisServer, certs: Path, tmp_path: Path) -> Iterator[Running
     folder = tmp_path / "workers"
     folder.mkdir()
     members = [member(agent.port), member(agent.port, "executor-2")]
-    running = launch(folder, certs, members, admin_spec=with_token(tmp_path), workers=2, redis={"url": redis.url})
+    redis_spec = {"url": redis.url}
+    running = launch(
+        folder, certs, members, policy=ASKING, admin_spec=with_token(tmp_path), workers=2, redis=redis_spec
+    )
     yield running
     running.stop()
     agent.close()
@@ -69,6 +72,24 @@ def test_workers_are_shown_as_one_gateway(gateway: RunningGateway) -> None:
         profile = admin.get("/debug/profile?seconds=0.3&hz=50").text
         assert {line.partition(";")[0] for line in profile.splitlines()} == {"worker 0", "worker 1"}
         assert admin.get("/tasks/none").status_code == 404
+
+
+def test_a_packet_that_waits_in_one_worker_is_shown_and_answered_for_at_the_port_of_all(
+    gateway: RunningGateway,
+) -> None:
+    with operator(gateway) as admin:
+        connections = [asking(gateway, f"w{number}") for number in range(6)]
+        waiting = eventually(lambda: found if len(found := admin.get("/approvals").json()["approvals"]) == 6 else None)
+        assert {each["flight_id"] for each in waiting} == {f"w{number}" for number in range(6)}
+        for each in waiting:
+            decided = admin.post(f"/approvals/{each['id']}", json={"decision": "approve"})
+            assert (decided.status_code, decided.json()["by"]) == (200, "token from 127.0.0.1")
+        for connection in connections:
+            with connection:
+                assert connection.recv(12) == b"HTTP/1.1 200"
+        assert admin.post(f"/approvals/{waiting[0]['id']}", json={"decision": "approve"}).status_code == 404
+        assert admin.post(f"/approvals/{waiting[0]['id']}", json={"decision": "perhaps"}).status_code == 400
+        assert 'phoenixflight_approvals_total{outcome="approved"} 6.0' in admin.get("/metrics").text
 
 
 def test_an_order_reaches_every_worker_and_those_that_take_the_place_of_one(gateway: RunningGateway) -> None:

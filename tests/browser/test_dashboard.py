@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.admin.operators import ASKING, asking
 from tests.browser.conftest import LookAt, wait_until_live
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import (
@@ -187,6 +188,21 @@ def test_a_conversation_is_a_tree_of_parents(gateway: RunningGateway, look_at: L
     expect(tree.locator("> li > .nodes > li > .nodes > li > .node")).to_contain_text("refused")
 
 
+def test_of_work_that_is_handed_on_the_tree_shows_what_was_reserved_and_whom_it_had_passed_through(
+    gateway: RunningGateway, look_at: LookAt
+) -> None:
+    send(gateway, conversation="talk")
+    answer = gateway.admin("/conversations/talk").json()
+    lineage = [f"spiffe://mesh.local/ns/agents/sa/{name}" for name in ("planner", "coder")]
+    answer["handoffs"][0] |= {"reserved": {"tokens": 1200, "cost": 3}, "lineage": lineage}
+    page = look_at(gateway, "#conversations")
+    page.route("**/conversations/talk", lambda route: route.fulfill(json=answer))
+    page.get_by_role("link", name="talk", exact=True).click()
+    tree = page.locator("#view-conversations .tree > .nodes")
+    expect(tree).to_contain_text("tokens 1,200, cost 3")
+    expect(tree).to_contain_text("agents/planner → agents/coder")
+
+
 def test_policies_show_what_their_rules_decided_and_what_shadow_ones_would(
     agent: RawAgent, start_gateway: StartGateway, look_at: LookAt
 ) -> None:
@@ -231,6 +247,41 @@ def test_a_gateway_that_is_gone_is_seen_and_so_is_its_return(gateway: RunningGat
     wait_until_live(page)
     send(gateway, conversation="after")
     expect(page.locator(ROWS)).to_contain_text("after")
+
+
+def test_an_operator_approves_and_denies_with_the_keyboard(
+    agent: RawAgent, start_gateway: StartGateway, look_at: LookAt, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    spec = {"tokenFile": str(tmp_path / "token")}
+    gateway = start_gateway([member(agent.port)], policy=ASKING, admin_spec=spec)
+    page = look_at(gateway, "#approvals")
+    sign_in = page.get_by_role("dialog", name="Sign in as operator")
+    sign_in.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Nothing waits for an approval.")).to_be_visible()
+    rows = page.locator("#view-approvals tbody tr")
+    with asking(gateway, "first") as first, asking(gateway, "second") as second:
+        expect(rows).to_have_count(2)
+        expect(page.get_by_role("link", name="Approvals (2)")).to_be_visible()
+        row = rows.filter(has_text="packet first")
+        for text in ("agents/local", "code.execute", "test / costly", "costs money", "executor-1", "task buy"):
+            expect(row).to_contain_text(text)
+        row.get_by_role("button", name="Approve code.execute of first", exact=True).focus()
+        page.keyboard.press("Enter")
+        assert first.recv(12) == b"HTTP/1.1 200"
+        expect(rows).to_have_count(1)
+        expect(page.get_by_label("Why, for code.execute of second")).to_be_focused()
+        page.keyboard.type("too dear")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        answer = second.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert b"too dear" in answer
+    expect(page.get_by_text("Nothing waits for an approval.")).to_be_visible()
+    assert "denied by session from 127.0.0.1" in gateway.handoff(flight_id="second")["approval"]
 
 
 def test_who_has_no_token_sees_nothing_and_an_operator_drains_a_member(

@@ -95,7 +95,7 @@ def test_a_case_may_set_the_time(tests: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("expect: allow", "expect: maybe", "t.yaml:11:15: spec.cases.0.expect: expected 'allow' or 'deny'"),
+        ("expect: allow", "expect: maybe", "t.yaml:11:15: spec.cases.0.expect: expected 'allow', 'ask' or 'deny'"),
         ("agent: reviewer", "reason: replayed", "t.yaml:13:15: spec.cases.0.reason: only a refusal has a reason"),
         ("expect: allow", "expect: deny", "t.yaml:13:14: spec.cases.0.agent: a refused packet goes to no agent"),
         ("rule:", "now: noon\n      rule:", "t.yaml:12:12: spec.cases.0.now: expected a time with its zone"),

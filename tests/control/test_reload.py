@@ -200,12 +200,13 @@ def test_a_failure_of_the_gateway_itself_is_told_and_ends_nothing(
     )
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(POLICY))
     write_agents(tmp_path, [])
-    config = load_config(tmp_path / "gateway.yaml")
+    path = tmp_path / "gateway.yaml"
+    config = load_config(path)
     (tmp_path / "a.yaml").symlink_to("agents.yaml")
-    found = attempt(config, EMPTY)
+    found = attempt(path, config, EMPTY)
     assert found.loaded is not None
-    assert attempt(config, found.loaded.snapshot).loaded is None
+    assert attempt(path, config, found.loaded.snapshot).loaded is None
     monkeypatch.setattr(snapshots, "build", lambda *_: 1 / 0)
-    failed = attempt(config, EMPTY)
+    failed = attempt(path, config, EMPTY)
     assert isinstance(failed.defect, ZeroDivisionError)
     assert "ZeroDivisionError" in failed.problems[0]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
+import httpx
 import pytest
 
+from gateway.agent import Arrival
 from tests.examples.conftest import EXAMPLES, PYTHON, Mesh, example, needs
 
 pytestmark = pytest.mark.slow
@@ -104,6 +107,32 @@ def test_langgraph_hands_a_node_on_and_its_thread_is_a_conversation(counting: Me
     assert len(handoffs) == 2
 
 
+def test_a_graph_in_an_agent_hands_its_steps_on_under_what_has_arrived() -> None:
+    pytest.importorskip("langgraph", reason="no langgraph: pip install --group examples")
+    graph = runpy.run_path(example("langgraph/graph.py"))
+    arrival = Arrival.received(
+        {
+            "flight-from": '"spiffe://mesh.local/ns/agents/sa/caller"',
+            "flight-id": '"packet-1"',
+            "flight-capability": "text.report",
+            "flight-conversation": '"thread-2"',
+        }
+    )
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"words": 4}, headers={"flight-agent": '"counter"'})
+
+    with httpx.Client(transport=httpx.MockTransport(answer), base_url="https://gateway") as client:
+        config = {"configurable": {"thread_id": arrival.conversation, "arrival": arrival}}
+        done = graph["build"](client).invoke({"goal": SENTENCE}, config)
+    assert done["counted_by"] == '"counter"'
+    told = asked[0].headers
+    assert (told["flight-parent"], told["flight-conversation"]) == ('"packet-1"', '"thread-2"')
+    assert told["flight-budget"] == "tokens=100"
+
+
 def test_a2a_speaks_through_the_gateway(mesh: Mesh) -> None:
     pytest.importorskip("a2a", reason="no a2a-sdk: pip install 'phoenixflight-gateway[demo]'")
     mesh.start("a2a", PYTHON, example("a2a/agent.py"))
@@ -112,6 +141,7 @@ def test_a2a_speaks_through_the_gateway(mesh: Mesh) -> None:
         "asked by spiffe://mesh.local/ns/agents/sa/caller",
         "summary: one two three",
     ], done.stderr
+    assert mesh.gateway.handoff(agent="a2a", usage="tokens=4")
 
 
 def test_mcp_calls_a_tool_through_the_gateway(mesh: Mesh) -> None:

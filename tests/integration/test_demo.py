@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,9 @@ def shown() -> str:
         ("executor", "code.review", "reviewer", "review", 200, 2),
         ("reviewer", "tool.lint", "linter", "tools", 200, 2),
         ("reviewer", "code.execute, lang.python", "-", "code-execution", 403, 2),
+        ("reviewer", "code.review", "-", "-", 508, 2),
+        ("user", "debug.mirror", "mirror", "debugging", 200, 1),
+        ("user", "code.write", "-", "-", 401, 1),
     ],
 )
 def test_every_handoff_has_its_row(
@@ -62,8 +65,30 @@ def test_a_conversation_stays_with_its_executor_and_two_may_differ(shown: str) -
 def test_the_person_gets_reviewed_code_and_a_summary(shown: str) -> None:
     assert "printed 1060; review: approved" in shown
     assert "printed 12586269025; review: approved" in shown
-    assert re.search(r"^\d+ handoffs, 2 refused by policy, in [\d.]+ s$", shown, re.MULTILINE)
-    assert re.search(r"^by agent: coder 2, executor-1 2, executor-2 2, linter \d+, ", shown, re.MULTILINE)
+    assert re.search(r"^\d+ handoffs, 5 refused, in [\d.]+ s$", shown, re.MULTILINE)
+    assert re.search(r"^by agent: coder 2, executor-1 2, executor-2 2, linter \d+, mirror 1, ", shown, re.MULTILINE)
+
+
+def test_the_work_of_a_goal_is_one_tree_with_what_each_was_allowed_and_spent(shown: str) -> None:
+    begun = re.findall(r"^the work that began with [0-9a-f-]{36}, from the flight recorder$", shown, re.MULTILINE)
+    assert len(set(begun)) == 2
+    for chain, allowed, spent in (
+        ("user > planner", "tokens 1200, cost 12", r"tokens \d+"),
+        ("user > planner > notifier", "tokens 50, cost 1", "-"),
+        ("user > planner > coder", "tokens 1000, cost 10", r"tokens \d\d"),
+        ("user > planner > coder > executor-[12]", "tokens 300, cost 3", "cost 1"),
+        ("user > planner > coder > executor > reviewer", "tokens 200, cost 2", r"tokens \d\d"),
+        ("user > planner > coder > executor > reviewer > linter", "tokens 20, cost 1", "-"),
+        ("user > planner > coder > executor > reviewer x denied-by-policy", "-", "-"),
+        ("user > planner > coder > executor > reviewer x lineage-loop", "-", "-"),
+    ):
+        assert len(re.findall(rf"^  {chain} +{allowed} +{spent}$", shown, re.MULTILINE)) >= 2, chain
+
+
+def test_a_stolen_credential_and_a_loop_are_refused_in_words(shown: str) -> None:
+    assert "  refused: credential-invalid: aud: the credential was given to another principal" in shown
+    assert shown.count("  refused: lineage-loop: the work has been with every agent that it could go to") == 2
+    assert "  - no second opinion. The work would go round in a loop: " in shown
 
 
 class Demo:
@@ -125,7 +150,7 @@ def test_stay_leaves_it_running_with_a_curl_line_that_works_until_ctrl_c(start: 
     heard = subprocess.run(curl, shell=True, capture_output=True, text=True, timeout=30)
     assert '"verdict": "approved"' in heard.stdout, heard
     processes = demo.children()
-    assert len(processes) == 8
+    assert len(processes) == 9
 
     demo.process.send_signal(signal.SIGINT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -30,6 +32,7 @@ from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, POLICY, RawAgent, RunningGateway, StartGateway, eventually, member, write_policy
 from tests.fleet import numbers
 from tests.redis_server import RedisServer
+from tests.telemetry.collectors import attributes, over_http
 
 RECORDER = {"recorder": {"folder": "recorder"}}
 REFUSED = "urn:phoenixflight:not-recorded"
@@ -77,7 +80,7 @@ def test_what_was_recorded_replays_without_flips_under_the_policies_that_were_in
     agents = [member(agent.port), member(agent.port, "executor-2")]
     gateway = start_gateway(agents, **RECORDER)
     signing = FlightAuth.from_svid(certs / "planner.pem", certs / "planner-key.pem")
-    secrets = {"authorization": "Bearer secret", "cookie": "secret=1", "flight-credential": "secret", "x-key": "secret"}
+    secrets = {"authorization": "Bearer secret", "cookie": "secret=1", "x-key": "secret"}
     with gateway.client(http2=True) as planner, gateway.client("mallory") as mallory:
         for number in range(20):
             planner.post(f"/run?secret={number}", headers={**CAPABILITY, **secrets}, content=b"secret")
@@ -86,7 +89,8 @@ def test_what_was_recorded_replays_without_flips_under_the_policies_that_were_in
         planner.post("/run")
         planner.post("/run", headers={"flight-capability": "made.up"})
         mallory.post("/run", headers=CAPABILITY)
-    found = recorded(gateway, 25)
+        planner.post("/run", headers={**CAPABILITY, "flight-credential": "secret.secret.secret"})
+    found = recorded(gateway, 26)
     assert {each.agent for each in found[:20]} == {"executor-1", "executor-2"}
     assert found[20].signer == "spiffe://mesh.local/ns/agents/sa/planner"
     assert found[20].content_digest.startswith("sha-256=:")
@@ -95,11 +99,12 @@ def test_what_was_recorded_replays_without_flips_under_the_policies_that_were_in
         "malformed-packet",
         "capability-unknown",
         "denied-by-policy",
+        "credential-invalid",
     ]
     (chain,) = (gateway.folder / "recorder").iterdir()
     assert not any(b"secret" in path.read_bytes() for path in chain.iterdir())
     gateway.stop()
-    told = "25 packets (2 were refused before policy was asked), 0 flips\n"
+    told = "26 packets (3 were refused before policy was asked), 0 flips\n"
     assert replay(gateway, gateway.folder / "policies") == (0, told)
     candidate = tmp_path / "candidate"
     (candidate / "policies").mkdir(parents=True)
@@ -310,6 +315,60 @@ def test_a_full_disk_refuses_packets_or_lets_them_go_on_and_nothing_is_lost_when
     verified(gateway)
     assert {each.flight_id for each in records(gateway)} >= set(sending.answered)
     assert (sending.refused == 0) == (on_failure == "continue")
+
+
+def test_rules_may_want_their_packets_recorded_while_others_go_on(agent: RawAgent, start_gateway: StartGateway) -> None:
+    rule = {"name": "all", "effect": "allow", "from": ["spiffe://mesh.local/**"], "audit": "required"}
+    settings = {"folder": "recorder", "onFailure": "continue"}
+    gateway = start_gateway([member(agent.port, capabilities=["code.execute", "code.deploy"])], recorder=settings)
+    audited = {**POLICY, "metadata": {"name": "a"}, "spec": {"capabilities": ["code.deploy"], "rules": [rule]}}
+    before = gateway.revision()
+    write_policy(gateway.folder, "audited", audited)
+    eventually(lambda: gateway.revision() != before)
+    limit = resource.RLIMIT_FSIZE
+    _, most = resource.prlimit(gateway.process.pid, limit)
+    with httpx.Client(base_url=gateway.plain_url, timeout=5, trust_env=False) as client:
+
+        def deploy() -> httpx.Response:
+            return client.get("/run", headers={"flight-capability": "code.deploy"})
+
+        assert deploy().status_code == 200
+        resource.prlimit(gateway.process.pid, limit, (1, most))
+        refused = eventually(lambda: answer if (answer := deploy()).status_code == 503 else None)
+        assert refused.json()["type"] == REFUSED
+        assert client.get("/run", headers=CAPABILITY).status_code == 200
+        assert gateway.admin("/readyz").status_code == 200
+        assert metric(gateway, "trouble") == 1
+        resource.prlimit(gateway.process.pid, limit, (most, most))
+        eventually(lambda: deploy().status_code == 200)
+
+
+def test_records_go_to_a_collector_too_and_one_that_fails_costs_no_packet(
+    agent: RawAgent, start_gateway: StartGateway
+) -> None:
+    with over_http() as collector:
+        telemetry = {"accessLog": "none", "records": {"otlpEndpoint": collector.url, "timeout": "1s"}}
+        gateway = start_gateway([member(agent.port)], telemetry=telemetry, **RECORDER)
+        with httpx.Client(base_url=gateway.plain_url, timeout=5, trust_env=False) as client:
+            assert client.get("/run?token=secret", headers={**CAPABILITY, "flight-id": '"one"'}).status_code == 200
+            (sent,) = eventually(lambda: list(collector.records))
+            assert sent.event_name == "phoenixflight.record"
+            assert attributes(sent)["flight.id"] == "one"
+            (kept,) = eventually(lambda: records(gateway))
+            assert json.loads(sent.body.string_value) == json.loads(msgspec.json.encode(kept))
+            collector.statuses = [400]
+            assert client.get("/run", headers=CAPABILITY).status_code == 200
+            eventually(lambda: 'unshipped_records_total{reason="collector"} 1.0' in gateway.admin("/metrics").text)
+            assert metric(gateway, "shipped_records_total") == 1
+            eventually(lambda: len(records(gateway)) == 2)
+
+
+def test_what_must_be_recorded_needs_a_recorder(agent: RawAgent, start_gateway: StartGateway) -> None:
+    gateway = start_gateway([member(agent.port)])
+    rule = {**POLICY["spec"]["rules"][0], "audit": "required"}
+    write_policy(gateway.folder, "test", {**POLICY, "spec": {**POLICY["spec"], "rules": [rule]}})
+    refused = eventually(lambda: gateway.admin("/status").json()["last_refused"])
+    assert "what must be recorded needs spec.recorder" in refused["problems"][0]
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ class Registering:
             clocks=Clocks(),
             retries=RetryLimits(),
         )
-        self.plane.local = LocalRequests(loop, self.registrations, telemetry.defect)
+        self.plane.local = LocalRequests(loop, (self.registrations,), telemetry.defect)
         self.listener = Listener(
             self.plane,
             name="mesh",

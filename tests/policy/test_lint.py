@@ -137,3 +137,13 @@ def test_what_an_agent_card_may_offer_is_no_warning() -> None:
     assert members != MEMBERS
     pay = policy("p", "name: r, effect: allow, from: ['spiffe://else']", capabilities='"pay"')
     assert warnings(EVERYBODY, pay, members=members) == []
+
+
+def test_an_allow_of_which_an_ask_leaves_nothing() -> None:
+    allow = policy("p", "name: dead, effect: allow, from: ['spiffe://mesh.local/ns/x']")
+    wide = "name: wide, effect: ask, from: ['spiffe://mesh.local/**']"
+    (told,) = warnings(allow, policy("q", wide))
+    assert told == (
+        "0.yaml:7:7: 'dead' never allows: q/wide (1.yaml:7) asks about all that it covers; narrow that, or remove this"
+    )
+    assert warnings(allow, policy("q", f"{wide}, to: {{minTrust: 0.6}}"), EVERYBODY) == []

@@ -60,7 +60,11 @@ def test_two_rules_of_one_name_are_refused_at_the_second() -> None:
         ("tier: sandbox", "tier: 1", "10:42: spec.rules.0.to.labels.tier: expected text"),
         ("minTrust", "mintrust", "10:12: unknown field 'mintrust'; did you mean 'minTrust'?"),
         ("  capabilities:", "  ttl: 1s\n  capabilities:", "5:3: unknown field 'ttl'"),
-        ("kind: TrustPolicy\n", "", "1:1: kind: expected TrustPolicy or MembershipPolicy, found none"),
+        (
+            "kind: TrustPolicy\n",
+            "",
+            "1:1: kind: expected TrustPolicy or MembershipPolicy or UpstreamCredential or TokenExchange, found none",
+        ),
     ],
 )
 def test_a_mistake_is_told_where_it_stands(old: str, new: str, told: str) -> None:

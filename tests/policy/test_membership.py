@@ -132,7 +132,11 @@ def test_a_rule_without_addresses_allows_only_the_one_that_the_caller_connects_f
         ("10.0.0.0/8", "10.0.0.1/8", "10:19: spec.rules.0.addresses.0: '10.0.0.1/8' is neither a CIDR"),
         ("10.0.0.0/8", '"10.*"', "10:19: spec.rules.0.addresses.0: '10.*' is neither a CIDR"),
         ("coder-*", "Coder", "8:15: spec.rules.0.names.0: 'Coder' is not a pattern of agents' names"),
-        ("kind: MembershipPolicy", "kind: Policy", "2:7: kind: expected TrustPolicy or MembershipPolicy, found Policy"),
+        (
+            "kind: MembershipPolicy",
+            "kind: Policy",
+            "2:7: kind: expected TrustPolicy or MembershipPolicy or UpstreamCredential or TokenExchange, found Policy",
+        ),
     ],
 )
 def test_a_mistake_is_told_where_it_stands(old: str, new: str, told: str) -> None:

@@ -32,7 +32,11 @@ def full() -> Handoff:
     """A handoff with something in each of its fields."""
     kinds = {str: "text", int: 7, float: 1.5, bool: True}
     values = {each.name: kinds[each.type] for each in msgspec.structs.fields(Handoff) if each.type in kinds}
-    values |= {"failed": (Attempt("executor-1", "unreachable", 1.0, 2.0, 0.5),), "trace_id": "0a" * 16}
+    values |= {
+        "failed": (Attempt("executor-1", "unreachable", 1.0, 2.0, 0.5),),
+        "trace_id": "0a" * 16,
+        "lineage": ("a", "b"),
+    }
     return Handoff(NOW, Outcome.FAILED, **values)
 
 

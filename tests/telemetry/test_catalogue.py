@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.contexts import new_key
 from tests.conformance.test_http1 import answer_each, talk
 from tests.conftest import (
     CAPABILITY,
@@ -28,17 +29,23 @@ from tests.telemetry.catalogue import catalogue, scraped
 from tests.waiting import eventually, free_port
 
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
-ELSEWHERE = {"phoenixflight_workers_up", "phoenixflight_worker_restarts_total"}
-"""What a gateway of one worker does not export."""
+ELSEWHERE = {
+    "phoenixflight_token_exchanges_total",
+    "phoenixflight_worker_restarts_total",
+    "phoenixflight_workers_up",
+}
+"""What a gateway of one worker, or without an authority, does not export."""
 RARE = {
     "phoenixflight_budget_refunded_total",
     "phoenixflight_budget_refusals_total",
     "phoenixflight_budget_reserved_total",
     "phoenixflight_budget_spent_total",
+    "phoenixflight_brokered_secrets_total",
     "phoenixflight_connection_clocks_total",
     "phoenixflight_lines_suppressed_total",
     "phoenixflight_migrations_total",
     "phoenixflight_shed_total",
+    "phoenixflight_token_fetches_total",
     "phoenixflight_watch_age_seconds",
 }
 """What takes long, a Kubernetes, or a budget to have samples."""
@@ -54,12 +61,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, certs: Path) -> Iterator[R
     """One to which much has happened."""
     agent = RawAgent(answer_each)
     members = [member(agent.port), member(free_port(), "executor-2")]
+    key = tmp_path_factory.mktemp("keys") / "context-key"
+    key.write_text(new_key())
     gateway = launch(
         tmp_path_factory.mktemp("busy"),
         certs,
         members,
         ledger={"capabilities": ["once.*"]},
         recorder={"folder": "recorder"},
+        contexts={"folder": "contexts", "keys": [str(key)]},
         telemetry={
             "accessLog": "access.log",
             "tracing": {"otlpEndpoint": f"http://127.0.0.1:{free_port()}/v1/traces", "sampleRatio": 1},
@@ -131,7 +141,7 @@ def test_several_workers_export_the_same_and_what_is_known_of_them(
     missing = {
         name
         for name in catalogue().keys() - found.keys()
-        if not any(part in name for part in ("_recorder_", "_ledger_", "_budget_"))
+        if not any(part in name for part in ("_recorder_", "_ledger_", "_budget_", "_contexts_", "_token_exchanges_"))
     }
     assert missing == set()
     assert found.keys() <= catalogue().keys()

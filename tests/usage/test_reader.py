@@ -66,12 +66,13 @@ ANTHROPIC = events(
     {"type": "message_stop"},
     named=True,
 )
+# a2a-sdk for Python writes whole numbers as 812.0: its metadata are a Struct of protocol buffers.
 A2A = events(
     {"jsonrpc": "2.0", "id": 1, "result": {"kind": "status-update", "metadata": {"usage": {"tokens": 100}}}},
     {
         "jsonrpc": "2.0",
         "id": 1,
-        "result": {"kind": "status-update", "final": True, "metadata": {"usage": {"tokens": 812, "cost": 3}}},
+        "result": {"kind": "status-update", "final": True, "metadata": {"usage": {"tokens": 812.0, "cost": 3}}},
     },
 )
 STREAMS = {

@@ -139,7 +139,7 @@ export function conversations(section, app) {
   };
 }
 
-/** What a handoff was allowed, and spent, as far as it is known. */
+/** What a handoff was allowed, and spent, and whom the work had passed through, as far as it is known. */
 function allowed(each) {
   const { policy, rule, budget, hops, timeout_ms: timeout } = each.allowed ?? {};
   const amounts = (values) => Object.entries(values ?? {}).map(([name, much]) => `${name} ${count(much)}`).join(", ");
@@ -148,6 +148,8 @@ function allowed(each) {
     ["budget", amounts(budget)],
     ["hops", budget?.hops === undefined ? hops : ""],
     ["timeout", timeout ? duration(timeout) : ""],
+    ["reserved", amounts(each.reserved)],
     ["spent", typeof each.spent === "object" ? amounts(each.spent) : each.spent],
+    ["passed through", each.lineage?.length > 1 ? el("span", {}, each.lineage.flatMap((one, at) => [at ? " → " : "", principal(one)])) : ""],
   ], { class: "facts terse" });
 }

@@ -25,7 +25,7 @@ export function revisions(section, app) {
     try {
       const whole = await ask("status");
       const status = statuses(whole).map((each) => each.status).find(Boolean) ?? {};
-      const seen = JSON.stringify([whole.revision, whole.in_step_with_files, status.since, status.warnings, status.history, status.files]);
+      const seen = JSON.stringify([whole.revision, whole.in_step_with_files, whole.needs_restart, status.since, status.warnings, status.history, status.files]);
       if (seen !== drawn) {
         drawn = seen;
         paint(whole, status);
@@ -42,6 +42,7 @@ export function revisions(section, app) {
         el("div", {}, el("b", {}, whole.revision ? el("code", { text: whole.revision }) : "workers are not of one revision"),
           el("span", { class: "soft" }, " in force since ", moment(status.since, { day: true, milliseconds: false })),
           el("p", { text: whole.in_step_with_files ? "It is what the files say." : "The files say something else that was refused. What is in force stays as it is." }))),
+      ...(whole.needs_restart?.length ? [el("h3", { text: "Needs a restart" }), el("ul", { class: "problems" }, whole.needs_restart.map((text) => el("li", {}, el("code", { text }))))] : []),
       ...(status.warnings?.length ? [el("h3", { text: "Warnings" }), el("ul", { class: "problems" }, status.warnings.map((text) => el("li", { text })))] : []),
       el("details", {}, el("summary", { text: `${status.files?.length ?? 0} files` }), el("ul", { class: "plain" }, (status.files ?? []).map((file) => el("li", {}, el("code", { text: file }))))),
       el("h3", { text: "History" }));
@@ -105,7 +106,7 @@ export function health(section, app) {
     if (status.shared_replay !== null && status.shared_replay !== undefined) {
       made.push(card("Redis", facts([["Replay memory", status.shared_replay], ["Leases", status.shared_leases], ["Ledger", status.shared_ledger]])));
     }
-    const known = new Set(["version", "pid", "http2", "compiled", "event_loop", "ready", "revision", "since", "files", "in_step_with_files", "last_refused",
+    const known = new Set(["version", "pid", "http2", "compiled", "event_loop", "ready", "revision", "since", "files", "in_step_with_files", "needs_restart", "last_refused",
       "warnings", "history", "certificates_since", "certificates", "shared_replay", "shared_leases", "shared_ledger", "membership", "workers"]);
     for (const [name, value] of Object.entries({ ...(title ? {} : whole), ...status })) {
       if (!known.has(name) && value !== null) made.push(card(name.replaceAll("_", " "), told(value)));

@@ -86,9 +86,9 @@ export function operators(changed) {
   }
 
   /** Has an operation done, and says what came of it. */
-  async function operate(path, done) {
+  async function operate(path, done, body = {}) {
     try {
-      await ask(path, { method: "POST", body: {} });
+      await ask(path, { method: "POST", body });
       toast(done);
     } catch (error) {
       toast(error.message, "bad");

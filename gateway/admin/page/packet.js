@@ -74,6 +74,7 @@ function became(record, app) {
       ["Signed by", record.signer ? principal(record.signer) : null],
       ["Agent", record.agent],
       ["Rule", rule],
+      ["Approval", record.approval],
       ["Shadow would", record.shadow],
       ["Began", moment(record.time, { day: true })],
       ["Conversation", record.conversation ? to("conversations", { id: record.conversation }, record.conversation) : null],

@@ -1,5 +1,6 @@
 // The page: which view is seen, the stream, the figures on top, and who is an operator.
 
+import { approvals } from "./approvals.js";
 import { conversations } from "./conversations.js";
 import { count, draw, el, figure } from "./dom.js";
 import { Refused, Stream, ask } from "./gateway.js";
@@ -157,6 +158,7 @@ Object.assign(views, {
   live: live($("view-live"), app),
   members: members($("view-members"), app),
   conversations: conversations($("view-conversations"), app),
+  approvals: approvals($("view-approvals"), app, $("approvals-waiting")),
   policies: policies($("view-policies"), app),
   revisions: revisions($("view-revisions"), app),
   health: health($("view-health"), app),

@@ -1,0 +1,69 @@
+"""The flight recorder's records as OTLP's log records: what each says, not where it stands in the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.sdk.resources import Resource
+
+from gateway.handoff import Handoff
+from gateway.recorder.record import record_of
+from gateway.recording import Decided
+from gateway.telemetry.export import let_others_run
+from gateway.telemetry.log_records import Line, in_one_message, log_record
+from gateway.telemetry.ways import Way
+
+RECORD_EVENT = "phoenixflight.record"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Shipped(NamedTuple):
+    """A handoff that ended, and the decision that it began with."""
+
+    handoff: Handoff
+    decided: Decided
+
+
+class Records:
+    """Records of the flight recorder; made in the export's thread, as the recorder makes its own in its thread."""
+
+    name = "flight records"
+    max_batch = 64
+
+    def __init__(self, resource: Resource, way: Way[ExportLogsServiceRequest]) -> None:
+        self._resource = resource
+        self._way = way
+
+    def count(self, shipped: Shipped) -> int:
+        """How many log records."""
+        return 1
+
+    def export(self, batch: Sequence[Shipped]) -> int:
+        """Send `batch`; gives how many the collector rejected.
+
+        Raises:
+            UnsentError: it was not taken.
+
+        """
+        made = []
+        for shipped in batch:
+            made.append(record_message(shipped))
+            let_others_run()
+        return self._way.send(in_one_message(made, self._resource))
+
+    def shutdown(self) -> None:
+        """Try no more."""
+        self._way.shutdown()
+
+
+def record_message(shipped: Shipped) -> LogRecord:
+    """The record, as JSON, in the body; the handoff's fields as attributes, as the access log has them."""
+    message = log_record(Line(shipped.handoff))
+    message.event_name = RECORD_EVENT
+    message.body.string_value = _encode(record_of(shipped.handoff, shipped.decided)).decode()
+    return message
