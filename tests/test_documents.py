@@ -37,7 +37,7 @@ spec:
     [
         ("effect: allow", "efect: allow", "8:7", "did you mean 'effect'"),
         ("      effect: allow\n", "", "7:", "required"),
-        ("effect: allow", "effect: maybe", "8:15", "'allow' or 'deny'"),
+        ("effect: allow", "effect: maybe", "8:15", "'allow', 'ask' or 'deny'"),
         ("spiffe://mesh.local/ns/agents/**", "spiffe://*/x", "9:14", "is not a SPIFFE pattern"),
         ('["code.*"]', '["co de"]', "5:18", "is not a capability pattern"),
         ("kind: TrustPolicy", "kind: Gateway", "2:7", "expected TrustPolicy"),

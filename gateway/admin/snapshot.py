@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.decision import Snapshot
-from gateway.policy.model import Grant, Limits, Require, Rule, TrustPolicy
+from gateway.policy.model import Approval, Grant, Limits, Require, Rule, TrustPolicy
 from gateway.routing import Agent
 
 
@@ -54,6 +54,9 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "require": _require(rule.require) if rule.require else None,
         "grant": _grant(rule.grant) if rule.grant else None,
         "limits": _limits(rule.limits) if rule.limits else None,
+        "deliver": {"context": rule.deliver.context.value} if rule.deliver else None,
+        "approval": _approval(rule.approval) if rule.approval else None,
+        "audit": rule.audit.value if rule.audit else None,
     }
 
 
@@ -62,7 +65,17 @@ def _require(require: Require) -> dict[str, Any]:
         "signature": require.signature,
         "signers": [pattern.text for pattern in require.signers] if require.signers else None,
         "contentDigest": require.content_digest,
+        "context": require.context,
         "credential": require.credential,
+    }
+
+
+def _approval(approval: Approval) -> dict[str, Any]:
+    approvers = approval.approvers
+    return {
+        "timeout": f"{approval.timeout_s:g}s",
+        "approvers": [each if isinstance(each, str) else each.text for each in approvers] if approvers else None,
+        "reason": approval.reason,
     }
 
 

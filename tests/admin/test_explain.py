@@ -22,6 +22,7 @@ RULE = {
     "require": {"signature": True, "signers": ["spiffe://mesh.local/ns/agents/**"]},
     "grant": {"capabilities": ["tool.*"], "budget": {"tokens": 20}, "ttl": "2m"},
     "limits": {"rate": "50/s", "per": "conversation"},
+    "deliver": {"context": "inline"},
 }
 
 
@@ -122,7 +123,9 @@ def test_the_snapshot_shows_whole_rules(gateway: RunningGateway) -> None:
     (shown,) = [each for each in gateway.admin("/snapshot").json()["policies"] if each["name"] == "review"]
     assert shown["mode"] == "shadow"
     (rule,) = shown["rules"]
-    assert rule["require"].pop("contentDigest") is False
+    for left_out in ("contentDigest", "context", "credential"):
+        assert rule["require"].pop(left_out) is False
+    assert rule.pop("approval") is rule.pop("audit") is None
     assert rule["to"].pop("labels") == {}
     assert rule == {**RULE, "grant": {**RULE["grant"], "ttl": "120s"}}
 

@@ -49,7 +49,7 @@ def test_a_handoff_is_seen_within_a_second_and_the_state_each_second(
         )
         assert set(first) == {
             "time", "ready", "revision", "in_flight", "connections", "handoffs_per_s", "refused_per_s", "failed_per_s",
-            "loop_lag_ms", "overload_level", "dropped",
+            "loop_lag_ms", "overload_level", "approvals", "dropped",
         }  # fmt: skip
         began = time.monotonic()
         sent = send(running, 3)
@@ -103,7 +103,7 @@ def test_readers_that_leave_make_room_for_others(running: RunningGateway, admin:
 
 
 def watched() -> Live:
-    return Live(lambda: Now(True, "r1", 1, 2, 0.003, 0))
+    return Live(lambda: Now(True, "r1", 1, 2, 0.003, 0, 0))
 
 
 def handoff(number: int, outcome: Outcome = Outcome.COMPLETED, **fields: str) -> Handoff:

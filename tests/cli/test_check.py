@@ -56,7 +56,7 @@ def test_problems_of_policies_and_members_are_told_together_on_stderr(clone: Pat
     assert (checked.returncode, checked.stdout) == (2, "")
     told = checked.stderr.splitlines()
     assert len(told) == 2
-    assert told[0].endswith("review.yaml:10:15: spec.rules.0.effect: expected 'allow' or 'deny'")
+    assert told[0].endswith("review.yaml:10:15: spec.rules.0.effect: expected 'allow', 'ask' or 'deny'")
     assert told[1].endswith("agents.yaml:20:14: spec.agents.2.trust: expected a number")
 
 

@@ -115,7 +115,7 @@ def test_a_refusal_is_expected_for_one_of_the_reasons_there_are(tests: Path) -> 
     (tests / "t.yaml").write_text("".join(lines[:10]) + "      expect: deny\n      reason: denied\n")
     result = run(app, ["policy", "test", str(tests)])
     assert result.exit_code == 2
-    assert "t.yaml:12:15: spec.cases.0.reason: expected one of body-too-large, " in result.output
+    assert "t.yaml:12:15: spec.cases.0.reason: expected one of approval-denied, " in result.output
 
 
 def test_no_cases_at_all_are_no_success(tests: Path) -> None:

@@ -193,4 +193,4 @@ def test_files_that_are_missing_or_not_valid_exit_2(folder: Path) -> None:
     (folder / "after" / "mesh.yaml").write_text(AFTER.replace("effect: allow", "effect: maybe"))
     code, lines = replay(folder, "after")
     assert code == 2
-    assert "expected 'allow' or 'deny'" in lines[0]
+    assert "expected 'allow', 'ask' or 'deny'" in lines[0]

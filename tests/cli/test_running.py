@@ -172,7 +172,7 @@ def handoff(at: float, outcome: Outcome = Outcome.COMPLETED, took_ms: float = 0.
 
 
 def state(at: float, dropped: int = 0) -> State:
-    return State(TIME + timedelta(seconds=at), True, "r1", 3, 2, 12.5, 1.0, 0.5, 0.25, 1, dropped)
+    return State(TIME + timedelta(seconds=at), True, "r1", 3, 2, 12.5, 1.0, 0.5, 0.25, 1, dropped=dropped)
 
 
 def a_member(number: int) -> Member:

@@ -29,4 +29,4 @@ def test_the_example_of_cases_is_valid() -> None:
 def test_every_variable_is_on_the_page() -> None:
     for name in (*ON_PACKETS.names, *ON_AGENTS.names):
         assert f"`{name}`" in PAGE
-    assert f"`flight-budget`; {DEFAULT_HOPS} when" in PAGE
+    assert f"{DEFAULT_HOPS} when neither sets any" in PAGE

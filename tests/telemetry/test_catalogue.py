@@ -42,13 +42,14 @@ RARE = {
     "phoenixflight_budget_spent_total",
     "phoenixflight_brokered_secrets_total",
     "phoenixflight_connection_clocks_total",
+    "phoenixflight_credentials_total",
     "phoenixflight_lines_suppressed_total",
     "phoenixflight_migrations_total",
     "phoenixflight_shed_total",
     "phoenixflight_token_fetches_total",
     "phoenixflight_watch_age_seconds",
 }
-"""What takes long, a Kubernetes, or a budget to have samples."""
+"""What takes long, a Kubernetes, a budget or a credential to have samples."""
 
 
 def scrape(gateway: RunningGateway) -> httpx.Response:
