@@ -122,7 +122,8 @@ class Answered(msgspec.Struct, frozen=True):
         by = f" by {self.by}" if self.by else ""
         when = " for the conversation" if self.outcome is Outcome.REMEMBERED else f" after {self.waited_s:.1f} s"
         what = "approved" if self.given else self.outcome.value
-        return f"{self.rule} {what}{by}{when}, id {self.id}"
+        why = f": {' '.join(self.why.split())}" if self.why else ""
+        return f"{self.rule} {what}{by}{when}, id {self.id}{why}"
 
 
 class _Asked(NamedTuple):

@@ -85,11 +85,12 @@ class Mesh:
         return self.got("coder")["flight-credential"]
 
     def thumbprint(self, name: str) -> str:
-        return thumbprint_of(
-            ssl.PEM_cert_to_DER_cert(
-                (self.certs / f"{name}.pem").read_text().partition("-----END")[0] + "-----END CERTIFICATE-----\n"
-            )
-        )
+        return self.thumbprint_in(self.certs, name)
+
+    @staticmethod
+    def thumbprint_in(certs: Path, name: str) -> str:
+        leaf = (certs / f"{name}.pem").read_text().partition("-----END")[0] + "-----END CERTIFICATE-----\n"
+        return thumbprint_of(ssl.PEM_cert_to_DER_cert(leaf))
 
     def forged(
         self,
