@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
-# One more than there are cores on a small machine: tests wait for processes to start.
-PYTEST_ARGS ?= -n 3
+# One more than there are cores on a small machine: tests wait for processes to start.  Whoever is done takes over from the others.
+PYTEST_ARGS ?= -n 3 --dist worksteal
 FUZZ_MINUTES ?= 1
 FUZZ_TARGETS ?= packet envelope http1-request http1-response http2-caller http2-agent policy members
 SOAK_MINUTES ?= 10

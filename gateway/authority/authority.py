@@ -75,16 +75,25 @@ class Authority:
         return narrow(held, packet, caller, grants, now, max_ttl_s=spec.max_ttl_s, max_hops=spec.max_hops)
 
     def mint(self, terms: Terms, now: float, *, jti: str, audience: SpiffeId, thumbprint: str) -> bytes:
-        """A credential that says `terms`; see `gateway.authority.token.mint`."""
-        return mint(
-            terms,
-            self.ring.signing,
-            now,
-            issuer=self.spec.issuer,
-            jti=jti,
+        """A credential that says `terms`; see `gateway.authority.token.mint`.  It need not be verified here."""
+        key = self.ring.signing
+        token = mint(terms, key, now, issuer=self.spec.issuer, jti=jti, audience=audience, thumbprint=thumbprint)
+        credential = Credential(
+            id=jti,
+            parent=terms.parent,
+            root=terms.root,
+            conversation=terms.conversation,
+            subject=terms.subject,
+            lineage=terms.lineage,
             audience=audience,
             thumbprint=thumbprint,
+            capabilities=terms.capabilities,
+            budget=terms.budget,
+            expires=int(terms.expires),
+            key=key.kid,
         )
+        self._verifier.remember(token, credential, int(now))
+        return token
 
 
 NO_AUTHORITY = Refusal(Reason.CREDENTIAL_INVALID, "kid: this gateway has no keys, and takes no handoff credentials")

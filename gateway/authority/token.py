@@ -123,7 +123,7 @@ class _Held(msgspec.Struct, frozen=True):
 
 
 class Verifier:
-    """Verifies credentials, and remembers those whose signature held."""
+    """Verifies credentials, and remembers those whose signature held, and those that were signed here."""
 
     __slots__ = ("_issuer", "_known", "_most", "_ring")
 
@@ -147,9 +147,7 @@ class Verifier:
         held = self._known.pop(digest, None)
         if held is None:
             held = self._read(raw)
-            if len(self._known) >= self._most:
-                self._known.pop(next(iter(self._known)), None)
-        self._known[digest] = held
+        self._keep(digest, held)
         credential = held.credential
         if now >= credential.expires:
             raise CredentialError("exp", f"the credential expired {now - credential.expires:.0f} s ago")
@@ -160,6 +158,15 @@ class Verifier:
         if bound and (not principal.certificate or credential.thumbprint != principal.thumbprint):
             raise CredentialError("cnf", "the credential is bound to another certificate than the one that is shown")
         return credential
+
+    def remember(self, token: bytes, credential: Credential, not_before: float) -> None:
+        """`token` says `credential`, and holds from then on (seconds since the epoch): it was signed here."""
+        self._keep(hashlib.sha256(token).digest(), _Held(credential, not_before))
+
+    def _keep(self, digest: bytes, held: _Held) -> None:
+        if len(self._known) >= self._most:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[digest] = held
 
     def _read(self, raw: bytes) -> _Held:
         """Whatever holds for everybody who shows it."""

@@ -138,7 +138,7 @@ def test_a_packet_waits_until_it_is_approved_and_then_reaches_its_agent(
     logged = gateway.handoff(flight_id="w1")
     assert (logged["outcome"], logged["rule"]) == ("completed", "risky")
     assert logged["approval"].startswith(f"test/risky approved by {AGENTS}/coder after ")
-    assert logged["approval"].endswith(f" s, id {told['id']}")
+    assert logged["approval"].endswith(f" s, id {told['id']}: go ahead")
     assert answer(gateway, told["id"], "approve").status_code == 404
 
 

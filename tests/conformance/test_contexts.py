@@ -190,7 +190,7 @@ def test_who_shows_no_certificate_gets_nothing(gateway: RunningGateway, conversa
         (digest_of(BODY).upper(), {}, (400, "context-malformed")),
         ("0" * 63, {}, (400, "context-malformed")),
         ("", {"flight-conversation": "bare words"}, (400, "context-malformed")),
-        ("", {"flight-credential": "abc"}, (401, "signature-invalid")),
+        ("", {"flight-credential": "abc"}, (401, "credential-invalid")),
     ],
     ids=["wrong digest", "upper case", "short", "no conversation", "credential"],
 )

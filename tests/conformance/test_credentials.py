@@ -6,7 +6,9 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,9 @@ class Mesh:
         self.certs = certs
         self.key = ECKey.generate_key("P-256")
         self.keys = keys
+        self.idle = threading.Event()
+        """The coder answers; while it is at work, it has what it was given."""
+        self.idle.set()
         keys.write_text(key_set(self.key))
         self.agents = {name: agent(self._serve(name)) for name in ("coder", "executor")}
         self.gateway: RunningGateway = start(
@@ -65,6 +70,7 @@ class Mesh:
             with context.wrap_socket(connection, server_side=True) as secure:
                 while True:
                     agent.read_head(secure)
+                    assert name != "coder" or self.idle.wait(10)
                     secure.sendall(OK)
 
         return serve
@@ -83,6 +89,20 @@ class Mesh:
         answer = self.post("planner", {**WRITE, "flight-id": '"root-1"', "flight-conversation": '"c"', **headers})
         assert answer.status_code == 200, answer.text
         return self.got("coder")["flight-credential"]
+
+    @contextmanager
+    def coder_at_work(self, **headers: str) -> Iterator[str]:
+        """While the coder does what the planner has handed it: the credential that it got."""
+        count = len(self.agents["coder"].received)
+        self.idle.clear()
+        with ThreadPoolExecutor(1) as planner:
+            asked = planner.submit(self.hand_to_coder, **headers)
+            try:
+                eventually(lambda: len(self.agents["coder"].received) > count)
+                yield self.got("coder")["flight-credential"]
+            finally:
+                self.idle.set()
+            asked.result()
 
     def thumbprint(self, name: str) -> str:
         return self.thumbprint_in(self.certs, name)
@@ -132,11 +152,11 @@ def mesh(start_gateway: StartGateway, raw_agent, certs: Path, tmp_path: Path) ->
 
 
 def test_two_hops_narrow_and_anybody_can_verify_what_was_given(mesh: Mesh) -> None:
-    first = mesh.hand_to_coder(**{"flight-budget": "tokens=700, cost=2.5"})
+    with mesh.coder_at_work(**{"flight-budget": "tokens=700, cost=2.5"}) as first:
+        assert mesh.post("coder", {**EXECUTE, "flight-credential": first}).status_code == 200
     told = mesh.got("coder")
     assert told["flight-lineage"] == f'"{PLANNER}"'
     assert sorted(told["flight-budget"].split(", ")) == ["cost=2.5", "hops=7", "tokens=700"]
-    assert mesh.post("coder", {**EXECUTE, "flight-credential": first}).status_code == 200
     second = mesh.got("executor")
     assert second["flight-lineage"] == f'"{PLANNER}", "{CODER}"'
     assert parse_budget(second["flight-budget"].encode()) == {"tokens": 500, "hops": 6}
@@ -239,8 +259,9 @@ def test_keys_rotate_under_traffic(mesh: Mesh) -> None:
 
     def hand_on() -> None:
         while not stop.is_set():
-            given.append(mesh.hand_to_coder())
-            codes.add(mesh.post("coder", {**EXECUTE, "flight-credential": given[-1]}).status_code)
+            with mesh.coder_at_work() as credential:
+                codes.add(mesh.post("coder", {**EXECUTE, "flight-credential": credential}).status_code)
+            given.append(credential)
 
     thread = threading.Thread(target=hand_on)
     thread.start()
@@ -258,7 +279,8 @@ def test_keys_rotate_under_traffic(mesh: Mesh) -> None:
     assert len({jwt.get_unverified_header(each)["alg"] for each in given}) == 2
     mesh.keys.write_text("{}")
     eventually(lambda: not mesh.gateway.admin("/status").json()["in_step_with_files"])
-    assert mesh.post("coder", {**EXECUTE, "flight-credential": given[-1]}).status_code == 200
+    with mesh.coder_at_work() as credential:
+        assert mesh.post("coder", {**EXECUTE, "flight-credential": credential}).status_code == 200
 
 
 def test_a_gateway_without_keys_takes_no_credential(start_gateway: StartGateway, raw_agent) -> None:

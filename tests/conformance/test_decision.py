@@ -134,7 +134,7 @@ def with_a_defect(gateway: RunningGateway, function: str) -> None:
 import gateway.cli
 import gateway.proxy.exchange
 
-def fail(*_):
+def fail(*_, **__):
     raise LookupError("a defect of ours")
 
 gateway.proxy.exchange.{function} = fail

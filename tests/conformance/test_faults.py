@@ -142,6 +142,6 @@ def test_after_every_fault_descriptors_and_memory_are_as_before(
     time.sleep(2.5)  # what is unused is closed after half a second, by a sweep each second
     descriptors, memory = open_descriptors(gateway), gateway.rss_bytes()
     everything()
-    eventually(lambda: settled(gateway, descriptors + 2))
+    eventually(lambda: settled(gateway, descriptors + 2), 30)
     assert gateway.rss_bytes() - memory < 16 * 1024 * 1024
     assert numbers(gateway.admin("/metrics").text, "phoenixflight_defects_total") == {"": 0}

@@ -15,7 +15,7 @@ from tests.conftest import StartGateway, member
 from tests.delivery import ROOT, mistakes
 
 PAGE = (ROOT / "docs" / "shapes.md").read_text(encoding="utf-8")
-MANIFESTS, ENVIRONMENT = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+MANIFESTS, BOUND, ENVIRONMENT = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_sidecars_objects_are_as_kubernetes_has_them() -> None:
@@ -31,6 +31,9 @@ def test_the_sidecars_settings_are_as_the_gateway_has_them_and_redirected_to() -
     pod = deployment["spec"]["template"]["spec"]
     assert pod["initContainers"][0]["command"][-1] == str(port)
     assert pod["hostAliases"][0]["ip"] in pod["initContainers"][0]["command"]
+    bound = yaml.safe_load(settings["data"]["gateway.yaml"])
+    bound["spec"].update(yaml.safe_load(BOUND))
+    single(yaml.safe_dump(bound), "gateway.yaml", "Gateway", GatewayDocument)
     proxies = {each["name"]: each["value"] for each in yaml.safe_load(ENVIRONMENT)["env"]}
     assert proxies["HTTP_PROXY"] == proxies["HTTPS_PROXY"] == f"http://127.0.0.1:{port}"
 
