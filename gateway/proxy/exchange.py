@@ -417,9 +417,8 @@ class Exchange:
         """The gate, or a stage, has let the packet through, or not: on to the next stage, the ledger, the agent."""
         if self.finished:
             return
-        stages, agent, forward = self.plane.stages, self.agent, self.forward
+        stages, agent = self.plane.stages, self.agent
         assert agent is not None
-        assert forward is not None
         if refusal is not None:
             self._refuse(refusal)
         elif self._stage < len(stages) and self._staged(agent):
