@@ -147,7 +147,10 @@ def load_config(spec: KubernetesSpec, service_account: str = SERVICE_ACCOUNT) ->
                 found = KubeConfig.from_file(spec.kubeconfig).get(spec.context)
     except KeyError as error:
         raise ApiTrouble(f"no way to the API server is configured: {error.args[0]} is missing") from None
-    except (ConfigError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (AttributeError, TypeError) as error:
+        # What lightkube makes of a document of another shape, as one is while it is being written.
+        raise ApiTrouble(f"no way to the API server is configured: the kubeconfig has a wrong shape: {error}") from None
+    except (ConfigError, OSError, ValueError, yaml.YAMLError) as error:
         raise ApiTrouble(f"no way to the API server is configured: {error}") from None
     if found is None or found.user is None:
         raise ApiTrouble("no way to the API server is configured: the kubeconfig names no user")

@@ -12,6 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.membership.kubernetes import KubernetesSpec
+from gateway.membership.kubernetes.api import ApiTrouble, load_config
 from gateway.membership.kubernetes.watch import FIRST_RETRY_S, MAX_RETRY_S, pause_s
 from gateway.routing import AgentState
 from tests.kube_api import KubeApi
@@ -286,6 +288,18 @@ class TestCredentials:
             assert "not found" in follower.watch("services")["lastError"]
             api.kubeconfig.write_text(text)
             await follower.until(lambda: follower.agents)
+
+    def test_a_kubeconfig_that_is_still_being_written_is_told_of(self, api: KubeApi) -> None:
+        written = api.kubeconfig.read_text()
+        unusable = 0
+        for end in range(len(written)):
+            api.kubeconfig.write_text(written[:end])
+            try:
+                load_config(KubernetesSpec(kubeconfig=api.kubeconfig))
+            except ApiTrouble as trouble:
+                unusable += 1
+                assert "no way to the API server is configured: " in str(trouble)
+        assert unusable > len(written) // 2
 
     async def test_a_server_that_others_vouch_for_is_not_trusted(self, api: KubeApi, certs: Path) -> None:
         write_coder(api)
