@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from timeit import repeat
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from rich.console import Console
 from rich.table import Table
@@ -224,7 +223,7 @@ def _recorder() -> list[Part]:
     sealer = Sealer(START, os.urandom)
 
     def recorded() -> None:
-        sealer.seal(Kind.HANDOFF, msgspec.json.encode(record_of(handoff, decided)))
+        sealer.seal(Kind.HANDOFF, record_of(handoff, decided))
 
     return [Part("record, made and sealed", _us(recorded, 1000), "µs", 30)]
 

@@ -137,14 +137,7 @@ def record(decided: Decided) -> Recorded:
     """Of a decision, what may be kept for long."""
     head, principal, verdict = decided.head, decided.principal, decided.verdict
     packet, evidence = verdict.packet, verdict.evidence
-    agent = reason = ""
-    if isinstance(verdict, Forward):
-        agent = verdict.agent.name
-        granted = verdict.route.grants[agent]
-        policy, rule = granted.policy, granted.rule
-    else:
-        refusal = verdict.refusal
-        reason, policy, rule = refusal.reason.slug, refusal.policy, refusal.rule
+    agent, reason, policy, rule = decided_by(verdict)
     return Recorded(
         time=datetime.fromtimestamp(decided.now, UTC),
         allow=not reason,
@@ -156,24 +149,43 @@ def record(decided: Decided) -> Recorded:
         authority=head.authority.decode("latin-1"),
         path=head.path.partition(b"?")[0].decode("latin-1"),
         protocol=head.protocol.decode("latin-1"),
-        fields=[
-            *((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields if name in FIELDS),
-            *_context(packet),
-        ],
+        fields=kept_fields(head, packet),
         signer=evidence.signer or "",
-        covered=tuple(sorted(name.decode("latin-1") for name in evidence.covered)),
+        covered=covered_of(evidence),
         digest=evidence.digest,
         agent=agent,
         reason=reason,
         policy=policy,
         rule=rule,
         revision=decided.revision,
-        held=_kept(verdict.held) if verdict.held is not None else None,
+        held=kept_of(verdict.held) if verdict.held is not None else None,
         destination=decided.destination,
     )
 
 
-def _kept(held: Credential) -> Held:
+def decided_by(verdict: Verdict) -> tuple[str, str, str, str]:
+    """The agent, the reason of a refusal, and the policy and the rule that had the last word."""
+    if isinstance(verdict, Forward):
+        agent = verdict.agent.name
+        granted = verdict.route.grants[agent]
+        return agent, "", granted.policy, granted.rule
+    refusal = verdict.refusal
+    return "", refusal.reason.slug, refusal.policy, refusal.rule
+
+
+def kept_fields(head: RequestHead, packet: FlightPacket | None) -> list[tuple[str, str]]:
+    """Those of `FIELDS`, as they came, and the digest of ``flight-context``."""
+    kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields if name in FIELDS]
+    return kept + _context(packet) if packet is not None and packet.context else kept
+
+
+def covered_of(evidence: Evidence) -> tuple[str, ...]:
+    """What the signature covers."""
+    return tuple(sorted(name.decode("latin-1") for name in evidence.covered)) if evidence.covered else ()
+
+
+def kept_of(held: Credential) -> Held:
+    """What a decision reads of it."""
     patterns = tuple(pattern.text for pattern in held.capabilities)
     return Held(held.root, held.lineage, held.conversation, patterns, dict(held.budget))
 
@@ -199,10 +211,8 @@ def _credential(held: Held, caller: SpiffeId) -> Credential:
     )
 
 
-def _context(packet: FlightPacket | None) -> list[tuple[str, str]]:
+def _context(packet: FlightPacket) -> list[tuple[str, str]]:
     """``flight-context`` without its reference, which may be a secret."""
-    if packet is None or not packet.context:
-        return []
     digest = b64encode(bytes.fromhex(packet.context)).decode("ascii")
     return [(names.CONTEXT.decode("ascii"), f"sha-256=:{digest}:")]
 

@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 PARTED_WITH = 10
 """One in so many idle connections is closed in each sweep while there is too little room: not all come back at once."""
-SWEEP_SLICE_S = 0.001
-"""How long at a time connections are looked at, while others wait."""
+SWEEP_SLICE_S = 0.0005
+"""How long at a time connections, or pools, are looked at, while others wait."""
+SWEEP_PAUSE_S = 0.005
+"""Between two slices: a request on its way takes several turns of the loop, and is to meet one slice at most."""
 
 
 class Listener:
@@ -158,7 +160,7 @@ class Listener:
         while self._to_sweep:
             self._look_at(self._to_sweep.pop(), now, wall)
             if perf_counter() > until:
-                self.plane.loop.call_soon(self._sweep_some, now, wall)
+                self.plane.loop.call_later(SWEEP_PAUSE_S, self._sweep_some, now, wall)
                 return
 
     def _look_at(self, connection: DownstreamConnection, now: float, wall: float) -> None:

@@ -28,7 +28,7 @@ from gateway.proxy.gate import Gate
 from gateway.proxy.handshakes import HandshakeQueue
 from gateway.proxy.injections import Injections
 from gateway.proxy.lifetimes import Lifetimes
-from gateway.proxy.listener import Listener
+from gateway.proxy.listener import SWEEP_PAUSE_S, SWEEP_SLICE_S, Listener
 from gateway.proxy.minting import Minting
 from gateway.proxy.once import OnceOnly
 from gateway.proxy.placement import Placement
@@ -59,8 +59,6 @@ MAX_ALONE = 1024
 """Exchanges that go on though their callers are gone, since they are done once; more are broken off."""
 JUDGING_SLICE_S = 0.005
 """How long at a time open exchanges are judged again, while others wait."""
-SWEEP_SLICE_S = 0.002
-"""How long at a time pools are looked at, likewise."""
 
 
 _CUT_OFF = Refusal(Reason.DRAINING, "the gateway is shutting down; try again", retry_after_s=1)
@@ -365,7 +363,7 @@ class DataPlane:
         while pools:
             pools.pop().sweep(now, wall)
             if perf_counter() > until:
-                self._sweeper = self.loop.call_soon(self._sweep_pools, pools, now, wall)
+                self._sweeper = self.loop.call_later(SWEEP_PAUSE_S, self._sweep_pools, pools, now, wall)
                 return
         self._retired = {pool for pool in self._retired if not pool.empty}
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)

@@ -22,6 +22,8 @@ from typing import NamedTuple
 import msgspec
 
 SALT_BYTES = 16
+_SALTS_AT_ONCE = 64
+"""Randomness is asked of the kernel for so many lines: that costs as much as for one."""
 
 
 class Kind(Enum):
@@ -183,6 +185,14 @@ class Sealer:
     def __init__(self, position: Position, entropy: Callable[[int], bytes]) -> None:
         self.position = position
         self._entropy = entropy
+        self._salts: list[str] = []
+
+    def _salt(self) -> str:
+        if not self._salts:
+            random = self._entropy(SALT_BYTES * _SALTS_AT_ONCE).hex()
+            size = 2 * SALT_BYTES
+            self._salts = [random[at : at + size] for at in range(0, len(random), size)]
+        return self._salts.pop()
 
     def seal(self, kind: Kind, content: bytes) -> bytes:
         """The next line, with its end.
@@ -194,7 +204,7 @@ class Sealer:
         """
         sequence, previous = self.position
         sequence += 1
-        salt = self._entropy(SALT_BYTES).hex()
+        salt = self._salt()
         digest = sha256(b"%s %s" % (salt.encode(), content)).hexdigest()
         name = kind._value_
         link = sha256(f"{previous} {sequence} {name} {digest}".encode()).hexdigest()

@@ -279,7 +279,7 @@ class Recorder:
     def _content(self, item: _Item) -> bytes:
         what, decided = item
         try:
-            return _encode(record_of(what, decided) if isinstance(what, Handoff) else open_record(decided, what))
+            return record_of(what, decided) if isinstance(what, Handoff) else open_record(decided, what)
         except Exception:
             log.exception("a record could not be made")
             self._lost_since = self._lost_since or self._clock()

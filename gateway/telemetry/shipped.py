@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.sdk.resources import Resource
@@ -18,8 +17,6 @@ from gateway.telemetry.log_records import Line, in_one_message, log_record
 from gateway.telemetry.ways import Way
 
 RECORD_EVENT = "phoenixflight.record"
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Shipped(NamedTuple):
@@ -65,5 +62,5 @@ def record_message(shipped: Shipped) -> LogRecord:
     """The record, as JSON, in the body; the handoff's fields as attributes, as the access log has them."""
     message = log_record(Line(shipped.handoff))
     message.event_name = RECORD_EVENT
-    message.body.string_value = _encode(record_of(shipped.handoff, shipped.decided)).decode()
+    message.body.string_value = record_of(shipped.handoff, shipped.decided).decode()
     return message

@@ -24,11 +24,10 @@ from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
 from gateway.recorder import Record
 from gateway.recorder.chain import Kind
-from gateway.recorder.record import record_of
 from gateway.recorder.segments import segments_in
 from gateway.recording import Decided
 from tests.conftest import member
-from tests.recorder.making import chain_in, ended
+from tests.recorder.making import chain_in, ended, record_of
 
 run = CliRunner().invoke
 

@@ -22,7 +22,7 @@ from gateway.packet.keys import Key
 from gateway.recorder import Record, RecorderSpec
 from gateway.recorder.chain import Kind
 from gateway.recorder.heads import Signer, load_signer, load_verifier
-from gateway.recorder.record import record_of
+from gateway.recorder.record import record_of as text_of
 from gateway.recorder.segments import ChainFolder
 from gateway.recording import Decided
 from tests.policy.worlds import ALLOW, NOON, PLANNER, policy, snapshot
@@ -64,6 +64,11 @@ def decided(
     number = next(_numbers)
     verdict = decide(head, principal, force, now, lambda _: number, assume=evidence)
     return Decided(head, principal, verdict, force.revision, now)
+
+
+def record_of(handoff: Handoff, decision: Decided) -> Record:
+    """The record of a handoff, as it is read again."""
+    return msgspec.json.decode(text_of(handoff, decision), type=Record)
 
 
 def ended(decision: Decided, **more: Any) -> Handoff:
