@@ -35,7 +35,7 @@ def prepare(
 
     Args:
         site: where.
-        executable: of another build, which may know fewer settings.
+        executable: of another build.
         told: whether there are traces, access log and flight recorder.
         secure: whether agents are reached by mTLS.
         rules: in all policies, of which the last is the planner's.
@@ -53,13 +53,12 @@ def prepare(
         },
         "listeners": [{"name": "mesh", "address": f"127.0.0.1:{site.port}", "clientAuth": "require"}],
         "admin": {"address": f"127.0.0.1:{site.admin}"},
+        "limits": _MANY_CONNECTIONS,
         "policies": "policies",
         "members": "agents.yaml",
         "telemetry": _telemetry(site) if told else {"accessLog": "none"},
     }
-    if executable is None:
-        gateway["limits"] = _MANY_CONNECTIONS
-    if told and executable is None:
+    if told:
         gateway["recorder"] = {"folder": str(site.folder / "records")}
     if workers > 1:
         gateway |= {"workers": workers, "redis": {"url": f"redis://127.0.0.1:{site.redis}/0"}}
