@@ -107,7 +107,7 @@ $(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py' -o -name 
 	test -x $(BENCH_VENV)/bin/python || $$($(PYTHON) tools/fastest-python) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	PYTHON=$(BENCH_VENV)/bin/python tools/compiled-wheel
-	$(BENCH_VENV)/bin/python -m pip install --quiet --group bench "$$(ls dist/*.whl)[fast]"
+	$(BENCH_VENV)/bin/python -m pip install --quiet --group bench "$$(ls dist/*.whl)[fast,redis]"
 	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	touch $@
 

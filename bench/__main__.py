@@ -17,7 +17,6 @@ import typer
 from rich.console import Console
 
 from bench import (
-    certs,
     envoy,
     everything,
     gateway,
@@ -27,15 +26,17 @@ from bench import (
     naive,
     overload,
     plot,
-    process,
+    regression,
     report,
     rounds,
     table,
+    variants,
 )
+from bench.bed import Bed
 from bench.check import check
 from bench.plan import QUICK, Plan
-from bench.process import BenchFailure, Child
-from bench.proxy import Kind, Proxy, Site, launch
+from bench.process import BenchFailure
+from bench.proxy import Kind
 
 KINDS = {kind.name: kind for kind in (gateway.GATEWAY, envoy.ENVOY, naive.NAIVE)}
 _OUT = Path(__file__).parent / "out"
@@ -43,77 +44,46 @@ _WIDTH = 185
 """Columns of the table where there is no terminal to ask."""
 
 
-class Bench:
-    """One run: the agents, the certificates, and every proxy started so far."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        pinned = machine.can_pin()
-        self.proxy_core = machine.PROXY_CORE if pinned else None
-        self.load_core = machine.LOAD_CORE if pinned else None
-        self._folder = folder
-        self._started = 0
-        self._certs = folder / "certs"
-        certs.mint(self._certs)
-        agents = process.start("agents", process.module("bench.agents"), folder / "agents.log", self.load_core)
-        stack.callback(agents.stop)
-        ports = json.loads(_first_line(agents))
-        self.agents: list[int] = ports["agents"]
-        self._otlp: int = ports["otlp"]
-
-    def launch(self, kind: Kind) -> Proxy:
-        """Start a fresh process of a proxy; the caller stops it."""
-        self._started += 1
-        folder = self._folder / f"{kind.name}-{self._started}"
-        site = Site(folder, self._certs, self.agents, self._otlp, port=process.free_port(), admin=process.free_port())
-        return launch(kind, site, self.proxy_core)
-
-
-def _first_line(child: Child) -> str:
-    deadline = time.monotonic() + process.START_TIMEOUT_S
-    while "\n" not in child.log.read_text():
-        if child.process.poll() is not None or time.monotonic() > deadline:
-            raise BenchFailure(f"{child.name} did not start:\n{child.log_tail()}")
-        time.sleep(0.05)
-    return child.log.read_text().partition("\n")[0]
-
-
 def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phoenixflight-bench-")))
-        bench = Bench(folder, stack)
+        bed = Bed(folder, stack)
         # What is short comes first, so that a failure costs little time.
         bodies = {}
         for kind in kinds:
             if kind is not naive.NAIVE:
                 console.print(f"long bodies: {kind.name}")
-                bodies[kind.name] = memory.bodies(kind, bench.launch, plan, bench.load_core)
+                bodies[kind.name] = memory.bodies(kind, bed.launch, plan, bed.load_core)
         events = {}
         if gateway.GATEWAY in kinds:
             console.print("open event streams: ours")
-            events = memory.events(gateway.GATEWAY, bench.launch, bench.agents, plan, bench.load_core)
+            events = memory.events(gateway.GATEWAY, bed.launch, bed.agents, plan, bed.load_core)
         flooded = {}
         if gateway.GATEWAY in kinds:
             console.print("four times the load: ours")
-            flooded = overload.measure(gateway.GATEWAY, bench.launch, plan, bench.load_core)
+            flooded = overload.measure(gateway.GATEWAY, bed.launch, plan, bed.load_core)
         told = {}
         if gateway.GATEWAY in kinds:
-            told = everything.measure(bench.launch, plan, bench.proxy_core, bench.load_core, console.print)
+            told = everything.measure(bed.launch, plan, bed.proxy_core, bed.load_core, console.print)
+        others = []
+        if gateway.GATEWAY in kinds:
+            others = variants.measure(kinds, bed.launch, plan, bed.load_core, console.print)
         idle = {}
         for kind in kinds:
             if kind is not naive.NAIVE:
                 console.print(f"idle connections: {kind.name}")
-                idle[kind.name] = memory.idle(kind, bench.launch, plan, bench.load_core)
+                idle[kind.name] = memory.idle(kind, bed.launch, plan, bed.load_core)
         with ExitStack() as running:
             proxies = []
             for kind in kinds:
                 console.print(f"starting {kind.title}", highlight=False)
-                proxy = bench.launch(kind)
+                proxy = bed.launch(kind)
                 running.callback(proxy.child.stop)
                 with proxy.blamed():
                     check(proxy)
                 proxies.append(proxy)
-            found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
-    return table.Measured(found, bodies, events, idle, flooded, told)
+            found = rounds.measure(proxies, bed.agents, plan, bed.load_core, console.print)
+    return table.Measured(found, bodies, events, idle, flooded, told, others)
 
 
 def _compare(executable: Path, plan: Plan, count: int | None, console: Console) -> None:
@@ -121,15 +91,15 @@ def _compare(executable: Path, plan: Plan, count: int | None, console: Console) 
     plan = replace(plan, rounds=count or plan.rounds)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phoenixflight-bench-")))
-        bench = Bench(folder, stack)
+        bed = Bed(folder, stack)
         proxies = []
         for kind in (gateway.GATEWAY, gateway.another(executable)):
-            proxy = bench.launch(kind)
+            proxy = bed.launch(kind)
             stack.callback(proxy.child.stop)
             with proxy.blamed():
                 check(proxy)
             proxies.append(proxy)
-        found = rounds.measure(proxies, bench.agents, plan, bench.load_core, console.print)
+        found = rounds.measure(proxies, bed.agents, plan, bed.load_core, console.print)
     for protocol in ("h2", "h1"):
         pairs = [(each["ours"][protocol]["cpu_us"], each["another"][protocol]["cpu_us"]) for each in found]
         told = ", ".join(f"{ours:.0f}/{other:.0f}" for ours, other in pairs)
@@ -145,6 +115,7 @@ def main(
         Path | None, typer.Option(help="The phoenixflight of another build: only its rounds beside ours.", exists=True)
     ] = None,
     out: Annotated[Path, typer.Option(help="Where results.json and results.png go.")] = _OUT,
+    record: Annotated[bool, typer.Option("--record", help="Later runs are compared with this one.")] = False,
 ) -> None:
     """Measure this gateway, Envoy and a plain Python proxy doing the same work, side by side.
 
@@ -189,7 +160,15 @@ def main(
     }
     (out / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     plot.draw(out / "results.png", kinds, rows, about)
+    worse = regression.slower(rows)
+    if record:
+        regression.record(rows, about["date"])
     console.print(f"{document['took_s']} s; written: {out / 'results.json'}, {out / 'results.png'}")
+    for each in worse:
+        told = f"SLOWER than on record: {each.label}: {each.now:.2f} ×, was {each.before:.2f} ×"
+        console.print(told, style="red", markup=False, highlight=False)
+    if worse and not quick:
+        raise typer.Exit(3)
 
 
 if __name__ == "__main__":

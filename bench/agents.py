@@ -1,6 +1,7 @@
 """Eight agents and an OTLP sink in one process, cheap enough to share a core with the load.
 
-`python -m bench.agents` prints one line of JSON with its ports and serves until it is killed.
+`python -m bench.agents CERTS` prints one line of JSON with its ports and serves until it is killed.
+Each agent is there twice: in plaintext on every loopback address, and by mTLS.
 ``POST /run`` answers a small JSON document, ``/work?ms=I`` the same after so long;
 ``/sse?interval_ms=I&n=N`` sends N events that carry the time of their
 sending (CLOCK_MONOTONIC, ns); ``/sink`` takes any body; ``/source?bytes=N`` gives one.
@@ -12,8 +13,11 @@ import asyncio
 import gc
 import json
 import random
+import ssl
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 from urllib.parse import parse_qs
 
@@ -108,23 +112,32 @@ class Agent(asyncio.Protocol):
             asyncio.get_running_loop().call_later(delay, self._event, interval_s, left - 1)
 
 
-async def _serve() -> None:
+async def _serve(certs: Path) -> None:
     loop = asyncio.get_running_loop()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certs / "ca.pem"))
+    context.load_cert_chain(certs / "executor.pem", certs / "executor-key.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
 
-    async def listen(factory: Callable[[], asyncio.Protocol]) -> int:
-        server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024)
+    async def listen(factory: Callable[[], asyncio.Protocol], secure: ssl.SSLContext | None = None) -> int:
+        host = "127.0.0.1" if secure else "0.0.0.0"  # any of 127.0.0.0/8, for many agents
+        server = await loop.create_server(factory, host, 0, backlog=1024, ssl=secure)
         port: int = server.sockets[0].getsockname()[1]
         return port
 
     def agent(name: str) -> Callable[[], asyncio.Protocol]:
         return lambda: Agent(name)
 
-    ports = [await listen(agent(f"executor-{number}")) for number in range(1, AGENTS + 1)]
-    print(json.dumps({"agents": ports, "otlp": await listen(OtlpSink)}), flush=True)
+    names = [f"executor-{number}" for number in range(1, AGENTS + 1)]
+    ports = {
+        "agents": [await listen(agent(name)) for name in names],
+        "tls_agents": [await listen(agent(name), context) for name in names],
+        "otlp": await listen(OtlpSink),
+    }
+    print(json.dumps(ports), flush=True)
     gc.freeze()
     await loop.create_future()
 
 
 if __name__ == "__main__":
     raise_file_limit()
-    uvloop.run(_serve())
+    uvloop.run(_serve(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""A throw-away CA, the proxies' certificate and two callers' SVIDs, by `phoenixflight certs dev`."""
+"""A throw-away CA, the proxies' certificate, two callers' SVIDs and the agents', by `phoenixflight certs dev`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from bench.process import run, script
 
 PLANNER = "spiffe://mesh.local/ns/agents/sa/planner"
 """The caller that policy lets in, with ``planner.pem`` and ``planner-key.pem``."""
-_SVIDS = {"planner": "/ns/agents/sa/planner", "stranger": "/ns/agents/sa/stranger"}
+EXECUTOR = "spiffe://mesh.local/ns/agents/sa/executor"
+"""The agents, where they are reached by mTLS, with ``executor.pem`` and ``executor-key.pem``."""
+_SVIDS = {name: f"/ns/agents/sa/{name}" for name in ("planner", "stranger", "executor")}
 """The stranger has a good certificate, and no policy speaks for it."""
 
 
 def mint(folder: Path) -> None:
-    """Write ``ca.pem`` and, for gateway, planner and stranger, ``NAME.pem`` and ``NAME-key.pem`` (ECDSA P-256).
+    """Write ``ca.pem`` and, for the gateway and each SVID, ``NAME.pem`` and ``NAME-key.pem`` (ECDSA P-256).
 
     Raises:
         BenchFailure: the command failed.

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from bench.check import check
-from bench.gateway import EVERYTHING, NOTHING
+from bench.gateway import GATEWAY, UNTOLD
 from bench.memory import Launch
 from bench.plan import Plan
 from bench.process import BenchFailure, module, run
@@ -42,21 +42,21 @@ def measure(
     rounds: list[Result] = []
     with ExitStack() as running:
         proxies = []
-        for kind in (EVERYTHING, NOTHING):
+        for kind in (GATEWAY, UNTOLD):
             proxy = launch(kind)
             running.callback(proxy.child.stop)
             proxies.append(proxy)
         for proxy in proxies:
             with proxy.blamed():
-                check(proxy, logs=proxy.kind is EVERYTHING)
+                check(proxy)
         for number in range(1, plan.rounds + 1):
             say(f"everything on and off: round {number} of {plan.rounds}")
             found: Result = {}
             for proxy in order.sample(proxies, len(proxies)):
                 with proxy.blamed():
-                    before = _recorded(proxy) if proxy.kind is EVERYTHING else {}
+                    before = _recorded(proxy) if proxy.kind is GATEWAY else {}
                     found[proxy.kind.name] = one = closed(proxy, "h2", plan.h2_connections, plan, load_core)
-                    if proxy.kind is EVERYTHING:
+                    if proxy.kind is GATEWAY:
                         one["lost_records"] = _lost(before, _recorded(proxy), sum(one["statuses"].values()))
                         proxy.forget_log()
             rounds.append(found)

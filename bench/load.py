@@ -27,7 +27,7 @@ from bench.pace import Timer
 from bench.process import Watch
 
 _DRAIN_S = 10.0
-_STREAMS = 16
+STREAMS = 16
 """As a rule, requests in flight on each HTTP/2 connection under closed-loop load."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -102,11 +102,12 @@ async def _closed(
     statuses = load.statuses
     await asyncio.sleep(warm_up_s)
     watch = Watch(pid)
-    before, own, cpu, busy = statuses[200], _own_cpu_s(), watch.cpu_s(), watch.busy_s()
+    before, own, each, busy = statuses[200], _own_cpu_s(), watch.each_cpu_s(), watch.busy_s()
     started = time.monotonic()
     await asyncio.sleep(seconds)
     took, handoffs = time.monotonic() - started, statuses[200] - before
-    cpu, own, busy = watch.cpu_s() - cpu, _own_cpu_s() - own, watch.busy_s() - busy
+    used = [after - earlier for after, earlier in zip(watch.each_cpu_s(), each, strict=True)]
+    own, busy = _own_cpu_s() - own, watch.busy_s() - busy
     await load.stop()
     return {
         "seconds": took,
@@ -114,7 +115,8 @@ async def _closed(
         "errors": statuses.total() - statuses[200] + load.active,
         "statuses": {str(status): count for status, count in statuses.items()},
         "concurrency": len(load.slots),
-        "cpu_s": cpu,
+        "cpu_s": sum(used),
+        "most_cpu_s": max(used),
         "load_cpu_s": own,
         "core_busy_s": busy,
         "rss_bytes": watch.rss_bytes(),
@@ -245,7 +247,7 @@ def closed(
     protocol: ProtocolName = "h2",
     certs: Certs = None,
     connections: Connections = 4,
-    streams: Annotated[int, typer.Option(help="Requests in flight on each HTTP/2 connection.")] = _STREAMS,
+    streams: Annotated[int, typer.Option(help="Requests in flight on each HTTP/2 connection.")] = STREAMS,
     warm_up: WarmUp = 1.0,
     seconds: Seconds = 5.0,
 ) -> None:

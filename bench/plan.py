@@ -20,6 +20,10 @@ class Plan:
     body_bytes: int = 2**30
     sse_streams: int = 1000
     sse_s: float = 5.0
+    held_streams: int = 5_000
+    """Open while handoffs are measured beside them."""
+    worker_connections: int = 64
+    """With a stream each: enough that the system spreads them evenly over workers."""
     idle_connections: int = 10_000
     idle_s: float = 5.0
     flood_callers: int = 64
@@ -35,6 +39,7 @@ QUICK = Plan(
     rate_s=1.5,
     body_bytes=2**28,
     sse_s=2.0,
+    held_streams=1000,
     idle_connections=1000,
     idle_s=2.0,
     flood_s=4.0,

@@ -15,19 +15,19 @@ from bench.proxy import Kind
 from bench.table import Row
 
 _COLOURS = {"ours": "#c2410c", "envoy": "#475569", "naive": "#a8a29e"}
+_HEADLINES = ("CPU per handoff, HTTP/2 in", "CPU per handoff, HTTP/1.1 in")
 _RATE = 500
 """Proxies whose latency was taken at another rate are left out of that picture."""
 
 
 def draw(path: Path, kinds: list[Kind], table: list[Row], machine: dict[str, object]) -> None:
     """Write the picture as PNG."""
-    figure, (cpu, ratio, latency) = plt.subplots(1, 3, figsize=(14, 5), layout="constrained")
-    cpu_rows = [row for row in table if row.label.startswith("CPU per handoff")]
-    _bars(cpu, kinds, cpu_rows, "{:,.0f}")
+    figure, (cpu, ratio, latency) = plt.subplots(1, 3, figsize=(18, 6), width_ratios=(2, 3, 2), layout="constrained")
+    _bars(cpu, kinds, [row for row in table if row.label in _HEADLINES], "{:,.0f}")
     cpu.set_yscale("log")
     cpu.set_title("CPU per handoff [µs]", fontsize=10)
-    _ratios(ratio, cpu_rows)
-    ratio.set_title("CPU per handoff, ours / Envoy", fontsize=10)
+    _ratios(ratio, [row for row in table if row.to_envoy is not None and "CPU" in row.label])
+    ratio.set_title("CPU, ours / Envoy; dark where the target is met", fontsize=10)
     latency_rows = [row for row in table if row.label.startswith("latency added")]
     _bars(latency, [kind for kind in kinds if kind.rate == _RATE], latency_rows, "{:.2f}")
     latency.set_title(f"latency added at {_RATE}/s [ms]", fontsize=10)
@@ -55,14 +55,16 @@ def _bars(axes: Axes, kinds: list[Kind], table: list[Row], form: str) -> None:
 
 
 def _ratios(axes: Axes, table: list[Row]) -> None:
-    shown = [(at, row.to_envoy) for at, row in enumerate(table) if row.to_envoy is not None]
-    bars = axes.bar([at for at, _ in shown], [value for _, value in shown], 0.5, color=_COLOURS["ours"])
-    axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
-    for at, limit in enumerate((2.5, 1.0)):
-        axes.hlines(limit, at - 0.35, at + 0.35, colors="#0f172a", linestyles="dashed", linewidth=1)
-        axes.annotate("target", (at + 0.35, limit), fontsize=8, va="bottom", ha="right")
-    axes.set_ylim(0, 3)
-    _finish(axes, table)
+    for at, row in enumerate(reversed(table)):
+        met = all(target.met for target in row.targets)
+        bars = axes.barh([at], [row.to_envoy or 0.0], 0.6, color=_COLOURS["ours"], alpha=1.0 if met else 0.5)
+        axes.bar_label(
+            bars, labels=[", ".join([f"{row.to_envoy:.2f}", *(each.text for each in row.targets)])], fontsize=8
+        )
+    axes.axvline(1.0, color="#0f172a", linestyle="dashed", linewidth=1)
+    axes.set_yticks(range(len(table)), [row.label for row in reversed(table)], fontsize=8)
+    axes.margins(x=0.35)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _finish(axes: Axes, table: list[Row]) -> None:

@@ -65,6 +65,20 @@ class Child:
             time.sleep(0.05)
         raise BenchFailure(f"not listening after {START_TIMEOUT_S:.0f} s at most: {self.condition()}")
 
+    def first_line(self) -> str:
+        """Wait for the first line that it prints, and give it.
+
+        Raises:
+            BenchFailure: it ended or took too long; with the tail of its log.
+
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while "\n" not in (text := self.log.read_text()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise BenchFailure(f"nothing was printed: {self.condition()}")
+            time.sleep(0.05)
+        return text.partition("\n")[0]
+
     def condition(self) -> str:
         """Whether it still runs, and what it said last; for a person, after something failed."""
         ended = self.process.poll()
@@ -133,7 +147,11 @@ class Watch:
 
     def cpu_s(self) -> float:
         """User and system time so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self._tree)
+        return sum(self.each_cpu_s())
+
+    def each_cpu_s(self) -> list[float]:
+        """The same for each process."""
+        return [sum(process.cpu_times()[:2]) for process in self._tree]
 
     def busy_s(self) -> float:
         """Time so far that the cores it is bound to were busy, whoever used them."""

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from bench.process import BenchFailure, Child, start
 
 
@@ -17,11 +19,15 @@ class Site:
     folder: Path
     certs: Path
     agents: list[int]
-    """Ports of the agents, plaintext HTTP/1.1."""
+    """Ports of the agents, plaintext HTTP/1.1, on every address of the loopback network."""
+    tls_agents: list[int]
+    """Ports of the same agents, mTLS HTTP/1.1."""
     otlp: int
     """Port of the OTLP sink."""
+    redis: int
+    """Port of a Redis, which is there for those who need one."""
     port: int
-    """The mTLS listener's."""
+    """The mTLS listener's, free."""
     admin: int
     """Where the metrics are."""
 
@@ -40,8 +46,14 @@ class Kind:
     prepare: Callable[[Site], list[str]]
     """Writes its configuration; gives its command line."""
     metrics_path: str
-    rate: float
+    rate: float = 500
     """Requests per second at which its latency is measured."""
+    decides: bool = True
+    """Whether it refuses whom its policy does not name."""
+    logs: bool = True
+    """Whether it writes an access log."""
+    one_core: bool = True
+    """Whether it has a core to itself; else it shares all of them with the load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,7 @@ class Proxy:
         """Say of a measurement that fails in this block what became of the proxy."""
         try:
             yield
-        except BenchFailure as failure:
+        except (BenchFailure, httpx.TransportError) as failure:
             raise BenchFailure(f"{failure}\n{self.child.condition()}") from None
 
     def forget_log(self) -> None:

@@ -25,9 +25,9 @@ def show(console: Console, kinds: list[Kind], table: list[Row], notes: list[str]
         grid.add_column(heading, justify="right")
     grid.add_column("target")
     for row in table:
-        cells = [_cell(row.cells.get(kind.name)) for kind in kinds]
+        cells = [cell(row.cells.get(kind.name)) for kind in kinds]
         marks = "\n".join(f"{_mark(target.met)} {target.text}" for target in row.targets)
-        grid.add_row(f"{row.label} ({row.unit})", *cells, _ratio(row.to_envoy), _ratio(row.to_naive), marks)
+        grid.add_row(f"{row.label} ({row.unit})", *cells, ratio(row.to_envoy), ratio(row.to_naive), marks)
     console.print(grid)
     for note in notes:
         console.print(f"· {note}", markup=False, highlight=False)
@@ -79,12 +79,13 @@ def _core_notes(kinds: list[Kind], measured: Measured, machine: dict[str, object
     return told
 
 
-def _cell(cell: Cell | None) -> str:
-    if cell is None:
+def cell(found: Cell | None) -> str:
+    """As it stands in a table."""
+    if found is None:
         return ""
-    if cell.low == cell.high:
-        return _number(cell.median)
-    return f"{_number(cell.median)} ({_number(cell.low)}–{_number(cell.high)})"
+    if found.low == found.high:
+        return _number(found.median)
+    return f"{_number(found.median)} ({_number(found.low)}–{_number(found.high)})"
 
 
 def _number(value: float) -> str:
@@ -94,7 +95,8 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
-def _ratio(value: float | None) -> str:
+def ratio(value: float | None) -> str:
+    """As it stands in a table."""
     if value is None:
         return ""
     return f"1/{1 / value:.0f}" if 0 < value < 0.1 else f"{value:.2f} ×"

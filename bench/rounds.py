@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from bench.load import STREAMS
 from bench.plan import Plan
 from bench.process import BenchFailure, module, run
 from bench.proxy import Proxy
@@ -58,8 +59,18 @@ def _one(proxy: Proxy, direct: dict[float, Result], plan: Plan, seed: int, core:
     return result
 
 
-def closed(proxy: Proxy, protocol: str, connections: int, plan: Plan, core: int | None) -> Result:
+def closed(
+    proxy: Proxy, protocol: str, connections: int, plan: Plan, core: int | None, streams: int = STREAMS
+) -> Result:
     """Closed-loop load, and what a handoff costs under it.
+
+    Args:
+        proxy: under test.
+        protocol: ``h2`` or ``http/1.1``.
+        connections: with `streams` requests in flight on each that can have more than one.
+        plan: how long.
+        core: the load's.
+        streams: see there.
 
     Raises:
         BenchFailure: it failed, or more than one answer in a hundred was not 200.
@@ -69,7 +80,7 @@ def closed(proxy: Proxy, protocol: str, connections: int, plan: Plan, core: int 
         "bench.load",
         "closed",
         *("--port", proxy.site.port, "--certs", proxy.site.certs, "--pid", proxy.child.pid),
-        *("--protocol", protocol, "--connections", connections),
+        *("--protocol", protocol, "--connections", connections, "--streams", streams),
         *("--warm-up", plan.warm_up_s, "--seconds", plan.closed_s),
     )
     result: Result = json.loads(run(command, core))

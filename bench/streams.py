@@ -1,4 +1,4 @@
-"""Long bodies and long streams: `python -m bench.streams body|sse …` prints one line of JSON."""
+"""Long bodies and long streams: `python -m bench.streams body|sse|hold …` prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 import uvloop
 
-from bench.call import BODY, CONVERSATIONS
+from bench.call import BODY, CONVERSATIONS, Connection
 from bench.client import connect
+from bench.http2 import Http2Connection
 from bench.load import quantile
 from bench.machine import raise_file_limit
 from bench.process import BenchFailure, Watch
@@ -108,6 +109,23 @@ class _Events:
             self._opened.release()
 
 
+async def _open(connections: list[Connection], streams: int, interval_ms: int) -> list[_Events]:
+    """Open so many streams, and wait until each has had its first event."""
+    first = asyncio.Semaphore(0)
+    events = [_Events(first) for _ in range(streams)]
+    path = b"/sse?interval_ms=%d&n=1000000" % interval_ms
+    for number, stream in enumerate(events):
+        connection = connections[number % len(connections)]
+        connection.start(b"POST", path, CONVERSATIONS[number % len(CONVERSATIONS)], BODY, stream)
+        connection.flush()
+    async with asyncio.timeout(_OPEN_TIMEOUT_S):
+        for _ in events:
+            await first.acquire()
+    if ended := [stream.ended for stream in events if stream.ended is not None]:
+        raise BenchFailure(f"{len(ended)} of {streams} streams ended, the first with status {ended[0]}")
+    return events
+
+
 async def _sse(
     ports: list[int],
     protocol: str,
@@ -121,16 +139,7 @@ async def _sse(
     watch = Watch(pid)
     memory = _Memory(watch)
     opened = await connect(ports, protocol, certs, connections)
-    first = asyncio.Semaphore(0)
-    events = [_Events(first) for _ in range(streams)]
-    path = b"/sse?interval_ms=%d&n=1000000" % interval_ms
-    for number, stream in enumerate(events):
-        connection = opened[number % connections]
-        connection.start(b"POST", path, CONVERSATIONS[number % len(CONVERSATIONS)], BODY, stream)
-        connection.flush()
-    async with asyncio.timeout(_OPEN_TIMEOUT_S):
-        for _ in events:
-            await first.acquire()
+    events = await _open(opened, streams, interval_ms)
     await asyncio.sleep(_SETTLE_S)
     for stream in events:
         stream.latencies_s.clear()
@@ -187,6 +196,24 @@ def sse(
     raise_file_limit()
     gc.disable()
     print(json.dumps(uvloop.run(_sse(port, protocol, certs, pid, connections, streams, interval_ms, seconds))))
+
+
+@app.command()
+def hold(
+    port: Annotated[int, typer.Option(help="Where to connect.")],
+    certs: Annotated[Path, typer.Option(help="The SVIDs' folder.")],
+    streams: Annotated[int, typer.Option(help="Streams open at once, as many on each connection as it has.")],
+) -> None:
+    """Open streams on which next to nothing happens, say so in a line, and keep them open until killed."""
+
+    async def held() -> None:
+        opened = await connect([port], "h2", certs, -(-streams // Http2Connection.capacity))
+        await _open(opened, streams, interval_ms=600_000)
+        print(json.dumps({"open": streams}), flush=True)
+        await asyncio.get_running_loop().create_future()
+
+    raise_file_limit()
+    uvloop.run(held())
 
 
 if __name__ == "__main__":
