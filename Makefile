@@ -41,7 +41,7 @@ schema: $(VENV)/.dev
 	$(BIN)/python tools/write-schema
 
 # The documentation as a site, in site/.  A link that leads nowhere fails it.
-docs: $(VENV)/.docs
+docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # What users get with it: is anything of it known to be vulnerable, and may we pass it on?
@@ -90,11 +90,7 @@ $(VENV)/.demo: $(VENV)/.pip
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[fast,demo]' --group dev --group examples
-	touch $@
-
-$(VENV)/.docs: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python -m pip install --quiet --editable '.[fast,demo]' --group dev --group docs --group examples
 	touch $@
 
 $(VENV)/.audit: $(VENV)/.pip

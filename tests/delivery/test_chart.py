@@ -278,6 +278,15 @@ def test_prometheus_has_the_alerts_and_grafana_the_dashboards() -> None:
     assert all(json.loads(each)["title"] for each in dashboards.values())
 
 
+def test_alerts_lead_to_the_runbook_that_there_is() -> None:
+    objects = rendered({"monitoring": {"rules": {"enabled": True, "runbook": "https://wiki.example/runbook"}}})
+    rules = [each for group in of_kind(objects, "PrometheusRule")["spec"]["groups"] for each in group["rules"]]
+    alerts = [each for each in rules if "alert" in each]
+    assert alerts
+    for each in alerts:
+        assert each["annotations"]["runbook_url"] == f"https://wiki.example/runbook#{each['alert'].lower()}"
+
+
 def test_prometheus_verifies_whom_it_shows_the_token() -> None:
     endpoint = of_kind(rendered(MATRIX["scraped by its Service"]), "ServiceMonitor")["spec"]["endpoints"][0]
     assert endpoint["scheme"] == "https"

@@ -18,8 +18,6 @@ LOADED = re.compile(r"""<(?:script|img|iframe)\b[^>]*\bsrc=["']?([^"'\s>]+)|<lin
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly: a warning fails it."""
-    pytest.importorskip("mkdocs", reason="no mkdocs: pip install --group docs, or make docs")
-    pytest.importorskip("material", reason="no mkdocs-material: pip install --group docs, or make docs")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
