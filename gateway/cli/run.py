@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import resource
@@ -21,6 +22,11 @@ from gateway.control.worker import Inherited
 from gateway.documents import DocumentError
 
 GC_THRESHOLD = 50_000
+LARGE_BYTES = 4 * 1024 * 1024
+"""Buffers of this size are the system's; smaller ones are malloc's own, and used again."""
+KEPT_BYTES = 16 * 1024 * 1024
+"""So much may lie free before malloc gives some back."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 DEFAULT_CONFIG = Path("config/gateway.yaml")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The Gateway document.")]
 
@@ -40,6 +46,7 @@ def run(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     _raise_file_limit()
+    _keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(_serve(config, Inherited.read(worker) if worker is not None else None))
@@ -63,6 +70,18 @@ async def _serve(path: Path, inherited: Inherited | None) -> int:
     # Requests make few cycles and the values that travel are untracked; collect after many allocations, not 700.
     gc.set_threshold(GC_THRESHOLD)
     return 0 if await gateway.run() else 1
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep what is freed of buffers: by default it gives each large one back to the system, page by page.
+
+    The next one is then zeroed and mapped anew, which is half of what a long body costs.  See mallopt(3); it is the GNU
+    C library's own, and without it things stay as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _raise_file_limit() -> None:
