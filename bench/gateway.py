@@ -30,6 +30,7 @@ def prepare(
     rules: int = 1,
     agents: int | None = None,
     workers: int = 1,
+    shared: bool = False,
 ) -> list[str]:
     """Write configuration, policies and members; give the command line.
 
@@ -41,6 +42,7 @@ def prepare(
         rules: in all policies, of which the last is the planner's.
         agents: how many, if not one for each port.
         workers: processes.
+        shared: whether leases are kept in Redis, as those of several replicas are.
 
     """
     config = site.folder / "config"  # apart from the logs: it is watched for changes
@@ -60,7 +62,7 @@ def prepare(
     }
     if told:
         gateway["recorder"] = {"folder": str(site.folder / "records")}
-    if workers > 1:
+    if shared:
         gateway |= {"workers": workers, "redis": {"url": f"redis://127.0.0.1:{site.redis}/0"}}
     _write(config / "gateway.yaml", "Gateway", gateway)
     _write(config / "agents.yaml", "AgentList", {"agents": _agents(site, agents, secure=secure)})
@@ -121,4 +123,6 @@ RULES = replace(GATEWAY, name="rules", prepare=partial(prepare, rules=MANY_RULES
 AGENTS = replace(GATEWAY, name="agents", prepare=partial(prepare, agents=MANY_AGENTS))
 STREAMS = replace(GATEWAY, name="streams")
 """Which has many streams open while it is measured."""
-WORKERS = replace(GATEWAY, name="workers", prepare=partial(prepare, workers=2), one_core=False)
+SHARED = replace(GATEWAY, name="shared", prepare=partial(prepare, shared=True))
+WORKERS = replace(GATEWAY, name="workers", prepare=partial(prepare, workers=2, shared=True), one_core=False)
+"""Which share leases, too."""

@@ -1,7 +1,7 @@
 """The same handoff under other circumstances, over HTTP/2, in interleaved rounds beside ours and Envoy as they are.
 
 Envoy with its decisions made by a policy server; both with mTLS to the agents; ours with many rules, with many agents,
-with many open streams, and with two workers.
+with many open streams, with leases in Redis, and with two workers, which have them there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.proxy import Kind, Proxy
 from bench.rounds import closed
 
 ALONE = "one"
-"""Ours with the load that the workers are measured with."""
+"""One process with all that the workers have, and the load that they are measured with."""
 
 Result = dict[str, Any]
 
@@ -30,7 +30,7 @@ def measure(
 ) -> list[dict[str, Result]]:
     """For each round, the results by the kinds' names, and `ALONE`.
 
-    Without a redis-server workers, which take one, are left out.
+    What takes a redis-server is left out where there is none.
 
     Raises:
         BenchFailure: a proxy does not do its work, or a measurement failed.
@@ -39,7 +39,7 @@ def measure(
     chosen = []
     if gateway.GATEWAY in kinds:
         chosen += [gateway.GATEWAY, gateway.SECURE, gateway.RULES, gateway.AGENTS, gateway.STREAMS]
-        chosen += [gateway.WORKERS] if shutil.which("redis-server") else []
+        chosen += [gateway.SHARED, gateway.WORKERS] if shutil.which("redis-server") else []
     if envoy.ENVOY in kinds:
         chosen += [envoy.ENVOY, envoy.SECURE, envoy.ASKING]
     order = random.Random(1)
@@ -71,7 +71,7 @@ def _one(proxy: Proxy, plan: Plan, load_core: int | None) -> dict[str, Result]:
     if proxy.kind is gateway.WORKERS:
         return {name: closed(proxy, "h2", plan.worker_connections, plan, None, streams=1)}
     found = {name: closed(proxy, "h2", plan.h2_connections, plan, load_core)}
-    if proxy.kind is gateway.GATEWAY:
+    if proxy.kind is gateway.SHARED:
         found[ALONE] = closed(proxy, "h2", plan.worker_connections, plan, load_core, streams=1)
     return found
 

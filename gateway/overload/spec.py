@@ -20,7 +20,7 @@ class OverloadSpec(Spec):
     longer, one after the other gets 503 overloaded."""
     max_wait_s: Annotated[Duration, Field(alias="maxWait", gt=0)] = 1.0
     """The same for any one of them, even in a burst; then 503 overloaded."""
-    max_waiting: int = Field(default=192, ge=1)
+    max_waiting: int = Field(default=144, ge=1)
     """Requests that wait so; beyond it all that wait on one connection, of the caller with the most, get 503.  After
     ten quiet seconds eight times as many may, once, for those that begin many things at a time."""
     max_in_flight_per_principal: int = Field(default=10_000, ge=1)
