@@ -68,7 +68,7 @@ def _ratios(documents: list[Document]) -> list[str]:
     runs = [regression.ratios(rows_of(document)) for document in documents]
     dates = [document["machine"]["date"][:16].replace("T", " ") for document in documents]
     lines = ["Ratios of CPU, run by run:", "", _line(["", *dates]), "|---|" + "---|" * len(runs)]
-    lines += [_line([label, *(f"{run.get(label, float('nan')):.2f} ×" for run in runs)]) for label in runs[-1]]
+    lines += [_line([label, *(report.ratio(run.get(label)) for run in runs)]) for label in runs[-1]]
     return lines
 
 

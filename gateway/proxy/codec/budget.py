@@ -76,6 +76,9 @@ ALLOWANCES: Final[dict[Kind, Allowance]] = {
 }
 
 
+_FULL: Final = [float(ALLOWANCES[kind].burst) for kind in Kind]
+
+
 class FloodGuard:
     """One connection's allowances.
 
@@ -90,9 +93,10 @@ class FloodGuard:
         self.abuse = ""
         """Why the connection must end, once something was overspent."""
         self._clock = clock
-        self._left = [float(ALLOWANCES[kind].burst) for kind in Kind]
-        self._settled_at = [clock()] * len(Kind)
-        self._settled_work = [0] * len(Kind)
+        self._left = _FULL.copy()
+        self._began = clock()
+        self._settled: dict[int, tuple[float, int]] = {}
+        """When a kind was last settled, and the work until then; idle connections are many, and settle nothing."""
 
     def spend(self, kind: int, count: int = 1) -> bool:
         """Take `count` of `kind`; ``False`` when there is not that much left, and `abuse` then says why."""
@@ -109,8 +113,7 @@ class FloodGuard:
         """What is left of `kind` with what came back since this was last asked, at most the whole burst."""
         allowance = ALLOWANCES[Kind(kind)]
         now = self._clock()
-        back = (now - self._settled_at[kind]) * allowance.per_second
-        back += (self.work - self._settled_work[kind]) * allowance.per_work
-        self._settled_at[kind] = now
-        self._settled_work[kind] = self.work
+        at, work = self._settled.get(kind, (self._began, 0))
+        back = (now - at) * allowance.per_second + (self.work - work) * allowance.per_work
+        self._settled[kind] = now, self.work
         return min(allowance.burst, self._left[kind] + back)
