@@ -18,9 +18,7 @@ from bench.memory import Launch
 from bench.plan import Plan
 from bench.proxy import Kind, Proxy
 from bench.rounds import closed
-
-ALONE = "one"
-"""One process with all that the workers have, and the load that they are measured with."""
+from bench.table import ALONE
 
 Result = dict[str, Any]
 

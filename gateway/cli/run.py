@@ -75,8 +75,8 @@ async def _serve(path: Path, inherited: Inherited | None) -> int:
 def _keep_freed_memory() -> None:
     """Have malloc keep what is freed of buffers: by default it gives each large one back to the system, page by page.
 
-    The next one is then zeroed and mapped anew, which is half of what a long body costs.  See mallopt(3); it is the GNU
-    C library's own, and without it things stay as they are.
+    The next one is then zeroed and mapped anew, which is two fifths of what a long body costs.  See mallopt(3); it is
+    the GNU C library's own, and without it things stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

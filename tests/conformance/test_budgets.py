@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conformance.trust import bodies, policy, refusal, rule
+from tests.conformance.trust import policy, refusal, requests_on, rule
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, launch, member
 from tests.redis_server import RedisServer
 from tests.waiting import eventually
@@ -37,13 +37,7 @@ class Model:
         self.answer = b""
 
     def serve(self, agent: RawAgent, connection: socket.socket) -> None:
-        while True:
-            stream = b""
-            while not bodies(stream):
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                stream += piece
+        for _ in requests_on(connection):
             connection.sendall(self.answer)
 
 

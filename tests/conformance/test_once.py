@@ -22,7 +22,7 @@ from gateway.packet.modes import to_structured
 from tests.conformance.test_http1 import HEAD, talk
 from tests.conformance.test_http2 import HEADERS, Peer, connect, h2_agent
 from tests.conformance.test_signatures import KeyFile
-from tests.conformance.trust import AGENTS, bodies, policy, refusal, rule, signed
+from tests.conformance.trust import AGENTS, bodies, policy, refusal, requests_on, rule, signed
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, launch, member
 from tests.redis_server import RedisServer
 from tests.waiting import eventually, free_port
@@ -50,13 +50,7 @@ class Worker:
         self.forget()
 
     def serve(self, agent: RawAgent, connection: socket.socket) -> None:
-        while True:
-            stream = b""
-            while not bodies(stream):
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                stream += piece
+        for stream in requests_on(connection):
             self.asked.append(bodies(stream)[0])
             assert self.may_answer.wait(30)
             if self.answers:

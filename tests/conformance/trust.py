@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,15 @@ def bodies(stream: bytes) -> list[bytes]:
                 break
         found.append(body)
     return found
+
+
+def requests_on(connection: socket.socket) -> Iterator[bytes]:
+    """What came on `connection` with each request that is whole, one after the other, until the other side closes."""
+    while True:
+        stream = b""
+        while not bodies(stream):
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            stream += piece
+        yield stream

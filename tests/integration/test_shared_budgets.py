@@ -20,7 +20,7 @@ from gateway.decision import uuid7
 from gateway.identity import SpiffeId
 from gateway.policy.patterns import CapabilityPattern
 from tests.conformance.test_credentials import Mesh
-from tests.conformance.trust import AGENTS, bodies, policy, rule
+from tests.conformance.trust import AGENTS, policy, requests_on, rule
 from tests.conftest import CAPABILITY, RawAgent, RunningGateway, StartGateway, member
 from tests.redis_server import RedisServer
 
@@ -36,13 +36,7 @@ class Spender:
         self.spent: list[int] = []
 
     def serve(self, _: RawAgent, connection: socket.socket) -> None:
-        while True:
-            stream = b""
-            while not bodies(stream):
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                stream += piece
+        for stream in requests_on(connection):
             allowed = re.search(rb"flight-budget:[^\r]*tokens=(\d+)", stream)
             assert allowed is not None
             spent = min(SPENT, int(allowed[1]))
