@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gateway.authority import Credential
 from gateway.identity import Principal
-from gateway.judgement import EMPTY, NO_AGENT_RETRY_AFTER_S, Judgement, Shadow, Snapshot, judge
+from gateway.judgement import NO_AGENT_RETRY_AFTER_S, judge
 from gateway.messages import RequestHead
 from gateway.packet import MalformedPacketError, parse, sift
 from gateway.packet import fields as names
@@ -21,6 +21,7 @@ from gateway.packet.signature import Signature, SignatureError, verify
 from gateway.policy import NO_EVIDENCE, Evidence, Limit
 from gateway.refusal import Reason, Refusal
 from gateway.routes import Granted, Route
+from gateway.snapshot import EMPTY, Judgement, Shadow, Snapshot
 from gateway.verdict import Forward, Refuse, Verdict
 
 __all__ = [
@@ -94,7 +95,7 @@ def decide(
         if isinstance(shown, Refusal):
             return Refuse(shown, packet, content_type, traceparent, evidence)
         held = shown
-    if snapshot.revocations:
+    if snapshot.revocations.entries:
         keyid = signature.keyid if signature is not None else ""
         stopped = snapshot.revocations.refusal_of(principal, now, packet, held, keyid=keyid)
         if stopped is not None:

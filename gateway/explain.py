@@ -13,8 +13,10 @@ import msgspec
 
 from gateway.authority import NO_AUTHORITY, Credential, CredentialError
 from gateway.decision import Evidence, Forward, Shadow, Snapshot, Verdict, decide
+from gateway.headers import field_value
 from gateway.identity import Principal, parse_spiffe_id
-from gateway.messages import Fields, RequestHead, field_value
+from gateway.judgement import carried_by
+from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy import Allow, CompiledRule, Outcome, PacketFacts, Ruling, rule_on, weigh
@@ -164,7 +166,7 @@ def explain(
     candidates = snapshot.policies.candidates(principal.id, packet.capabilities.names)
     codes = weigh(candidates, facts)
     outcomes = {rule.number: Outcome(code) for rule, code in zip(candidates.conditional, codes, strict=True)}
-    carried = verdict.evidence.carried_by(principal)
+    carried = carried_by(principal, verdict.evidence)
     ruling = rule_on(principal, candidates, codes, carried=carried)
     return msgspec.structs.replace(
         told,

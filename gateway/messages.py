@@ -30,22 +30,9 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     protocol: bytes = b""
     """The ``:protocol`` of an extended CONNECT (RFC 8441), e.g. ``websocket``; empty otherwise."""
 
-    @property
-    def opens_tunnel(self) -> bool:
-        """Whether a 2xx answer turns the exchange into a two-way byte stream."""
-        return self.method == b"CONNECT"
-
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     """A response's start, interim (1xx) or final."""
 
     status: int
     fields: Fields
-
-
-def field_value(fields: Fields, name: bytes) -> bytes | None:
-    """The first value of `name`, or ``None``."""
-    for key, value in fields:
-        if key == name:
-            return value
-    return None

@@ -46,11 +46,8 @@ class Granted(msgspec.Struct, frozen=True):
     """What of these rules has to be approved, each of them."""
     audited: bool = False
     """Whether one of these rules wants what it allows recorded."""
-
-    @property
-    def staged(self) -> bool:
-        """Whether a packet goes through the stages before it goes to the agent."""
-        return bool(self.grants or self.approvals) or self.context is not None
+    staged: bool = False
+    """Whether a packet goes through the stages before it goes to the agent: for a grant, an approval or a context."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -357,15 +354,19 @@ def _granted(rules: tuple[CompiledRule, ...], revision: str) -> Granted:
     first = rules[0]
     value = b"allow;policy=%s;revision=%s" % (names.sf_string(first.policy), names.sf_string(revision))
     distinct = dict.fromkeys(rules)
+    grants = tuple(rule.grant for rule in distinct if rule.grant is not None)
+    terms = _terms([rule.context for rule in distinct if rule.context is not None])
+    asks = tuple(rule.ask for rule in distinct if rule.ask is not None)
     return Granted(
         first.policy,
         first.name,
         value,
         tuple(rule.limit for rule in distinct if rule.limit is not None),
-        tuple(rule.grant for rule in distinct if rule.grant is not None),
-        _terms([rule.context for rule in distinct if rule.context is not None]),
-        tuple(rule.ask for rule in distinct if rule.ask is not None),
+        grants,
+        terms,
+        asks,
         any(rule.audited for rule in distinct),
+        bool(grants or asks) or terms is not None,
     )
 
 

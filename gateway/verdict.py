@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from gateway.authority import Credential
-from gateway.judgement import Shadow
 from gateway.messages import Fields
 from gateway.packet import FlightPacket
 from gateway.packet.signature import Signature
@@ -13,6 +12,7 @@ from gateway.policy import NO_EVIDENCE, Evidence
 from gateway.refusal import Refusal
 from gateway.routes import Route
 from gateway.routing import Agent
+from gateway.snapshot import Shadow
 
 
 class Forward(msgspec.Struct, frozen=True, gc=False):

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.admin.events import Ended
 from gateway.admin.forest import Node, forest, when
-from gateway.admin.live import Ended
 from gateway.admin.operators import refused
 from gateway.admin.stream import json, limit_of
 from gateway.admin.under_way import under_way

@@ -17,9 +17,10 @@ from starlette.responses import PlainTextResponse, Response
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError
 from gateway.explain import Explanation, explain, hypothesis
+from gateway.recorded import Recorded
 from gateway.recorder import Reader
-from gateway.recorder.record import recorded as decision_of
-from gateway.recording import Recorded, again
+from gateway.recorder.compose import recorded as decision_of
+from gateway.recording import again
 from gateway.telemetry.recent import MAX_RECENT
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from gateway.handoff import Handoff
-from gateway.judgement import Shadow
 from gateway.refusal import Reason
+from gateway.snapshot import Shadow
 
 MAX_RULES: Final = 20_000
 """Counted at a time, of policies in force and before; beyond it all begin anew."""

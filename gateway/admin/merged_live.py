@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from gateway.admin.events import Reader, State
 from gateway.admin.filters import Filter
-from gateway.admin.live import TICK_S, Reader, State
+from gateway.admin.live import TICK_S
 from gateway.admin.merging import states
 from gateway.admin.stream import Stream
 from gateway.admin.workers import Followed, Workers

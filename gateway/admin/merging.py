@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from gateway.admin.approvals import Approvals
 from gateway.admin.conversations import Conversation, Conversations, Forest
+from gateway.admin.events import State
 from gateway.admin.forest import Node, forest, when
-from gateway.admin.live import State
 from gateway.admin.members import Circle, Member, Members, OnRing
 from gateway.admin.policies import Policies, PolicyHits, RuleHits
 from gateway.admin.stream import Handoffs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import perf_counter
 
-from gateway.admin.live import Ended
+from gateway.admin.events import Ended
 from gateway.handoff import Outcome
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.plane import DataPlane

@@ -78,7 +78,7 @@ def entry(kind: Kind, value: str, until: float = NEVER, why: str = "", who: str 
 
 
 class Revocations:
-    """What is revoked, at a moment; false when nothing is."""
+    """What is revoked, at a moment."""
 
     __slots__ = ("_conversations", "_credentials", "_keys", "_principals", "_tasks", "entries")
 
@@ -98,9 +98,6 @@ class Revocations:
 
     def _of(self, kind: Kind) -> dict[str, float]:
         return {each.value: each.until for each in self.entries if each.kind is kind}
-
-    def __bool__(self) -> bool:
-        return bool(self.entries)
 
     def refusal_of(
         self,

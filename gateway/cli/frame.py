@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.admin.live import State
+from gateway.admin.events import State
 from gateway.admin.members import Member
 from gateway.handoff import Handoff, Outcome
 

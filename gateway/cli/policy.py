@@ -19,9 +19,10 @@ from gateway.membership.file import load_agents
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
 from gateway.policy_cases import PolicyTest, failures
+from gateway.recorded import Flip, Recorded
 from gateway.recorder import Reader
-from gateway.recorder.record import recorded
-from gateway.recording import Flip, Recorded, flip, redecide
+from gateway.recorder.compose import recorded
+from gateway.recording import flip, redecide
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 

@@ -16,10 +16,10 @@ import typer
 from gateway.documents import DocumentError
 from gateway.packet.keys import Key
 from gateway.recorder import Reader, Record, RecorderSpec
-from gateway.recorder.chain import Position
 from gateway.recorder.erase import Request, erase_alone
 from gateway.recorder.folder import FolderReport, verify_folder
 from gateway.recorder.heads import Signer, load_signer, load_verifier
+from gateway.recorder.line import Position
 from gateway.recorder.segments import ChainFolder, InUseError, chains_in
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from gateway.admin.live import State
+from gateway.admin.events import State
 from gateway.admin.members import Members
 from gateway.admin.stream import Handoffs
 from gateway.cli.admin import (

@@ -28,7 +28,8 @@ from gateway.control.tls import TlsContexts, TlsError, tls_files
 from gateway.control.tuning import Settings, settled
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError
-from gateway.recording import Decided, Flip, flip, record, redecide
+from gateway.recorded import Decided, Flip
+from gateway.recording import flip, record, redecide
 
 DEBOUNCE_MS = 200
 """The longest that changes are gathered before they are read; 50 ms of silence end it, too."""

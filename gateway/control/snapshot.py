@@ -13,7 +13,6 @@ from gateway.control.config import GatewaySpec
 from gateway.control.files import read_settled, read_sources, read_text
 from gateway.decision import EMPTY, Snapshot
 from gateway.documents import DocumentError, Problem, parse
-from gateway.judgement import offered_by
 from gateway.membership.file import ListedAgents, load_listed
 from gateway.packet.jwks import load_keys
 from gateway.packet.keys import KeySet
@@ -25,6 +24,7 @@ from gateway.policy.load import LoadedPolicies, load_all
 from gateway.policy.membership import MembershipPolicySet
 from gateway.revocations import load_entries
 from gateway.routing import Agent
+from gateway.snapshot import offered_by
 
 REVISION_CHARACTERS = 12
 

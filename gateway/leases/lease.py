@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Protocol
@@ -37,6 +38,17 @@ class Fate(Enum):
     """It was idle, and is at the ring's choice now."""
     FORCED = "forced"
     """Its owner could not serve it any longer; it is at the ring's choice now."""
+
+
+class Lease(msgspec.Struct, gc=False):
+    """Where a conversation is.  The garbage collector need not look at it: it refers to nothing that refers back."""
+
+    owner: str = ""
+    """Empty while nobody has one: an exchange has called `hold` and not taken yet, or there was no room."""
+    epoch: int = 0
+    renewed: float = -math.inf
+    open: int = 0
+    """Exchanges that hold it."""
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):

@@ -7,10 +7,8 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 
-import msgspec
-
 from gateway.admission.replay import digest
-from gateway.leases.lease import Fate, Taken, Usable, fate_of, outcome
+from gateway.leases.lease import Fate, Lease, Taken, Usable, fate_of, outcome
 from gateway.leases.moves import Moves
 from gateway.leases.spec import LeaseSpec
 
@@ -19,17 +17,6 @@ _LOOKS = 64
 """Leases looked at to make room for another."""
 _MAX_KEY_BYTES = 96
 """A longer key is kept as a digest."""
-
-
-class _Lease(msgspec.Struct, gc=False):
-    """Where a conversation is.  The garbage collector need not look at it: it refers to nothing that refers back."""
-
-    owner: str = ""
-    """Empty while nobody has one: an exchange has called `hold` and not taken yet, or there was no room."""
-    epoch: int = 0
-    renewed: float = -math.inf
-    open: int = 0
-    """Exchanges that hold it."""
 
 
 class LeaseMemory:
@@ -50,7 +37,7 @@ class LeaseMemory:
         self._capacity = spec.capacity
         self._moves = Moves(spec.moves_per_s)
         self._latest = -math.inf
-        self._leases: OrderedDict[bytes, _Lease] = OrderedDict()
+        self._leases: OrderedDict[bytes, Lease] = OrderedDict()
         """Those first that were renewed first, but for some that are held."""
         self._owned = 0
 
@@ -73,7 +60,7 @@ class LeaseMemory:
         mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
         lease = self._leases.get(mark)
         if lease is None:
-            lease = self._leases[mark] = _Lease()
+            lease = self._leases[mark] = Lease()
         lease.open += 1
 
     def stays(self, key: bytes, wanted: str, now: float) -> bool:
@@ -81,7 +68,7 @@ class LeaseMemory:
         mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
         lease = self._leases.get(mark)
         if lease is None:
-            lease = self._leases[mark] = _Lease()
+            lease = self._leases[mark] = Lease()
         lease.open += 1
         if lease.owner != wanted or self._over(lease, now):
             return False
@@ -125,11 +112,11 @@ class LeaseMemory:
         self._renew(mark, lease, now)
         return taken
 
-    def _over(self, lease: _Lease, now: float) -> bool:
+    def _over(self, lease: Lease, now: float) -> bool:
         """Whether its conversation is to be forgotten; whoever asks holds it already."""
         return lease.open <= 1 and lease.renewed + self._remember_s <= max(now, self._latest)
 
-    def _begin(self, mark: bytes, lease: _Lease | None, wanted: str, now: float) -> Taken | None:
+    def _begin(self, mark: bytes, lease: Lease | None, wanted: str, now: float) -> Taken | None:
         now = max(now, self._latest)
         known = lease is not None and bool(lease.owner)
         if not known:
@@ -138,12 +125,12 @@ class LeaseMemory:
                 return None
             self._owned += 1
         if lease is None:
-            lease = self._leases[mark] = _Lease()
+            lease = self._leases[mark] = Lease()
         lease.owner, lease.epoch = sys.intern(wanted), 1
         self._renew(mark, lease, now)
         return Taken(wanted, 1, Fate.NEW)
 
-    def _renew(self, mark: bytes, lease: _Lease, now: float) -> None:
+    def _renew(self, mark: bytes, lease: Lease, now: float) -> None:
         if now < self._latest:
             now = self._latest
         else:

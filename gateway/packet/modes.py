@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import http_sf
 
+from gateway.headers import field_value
 from gateway.identity import SpiffeId
-from gateway.messages import Fields, RequestHead, field_value
+from gateway.messages import Fields, RequestHead
 from gateway.packet import fields as names
 from gateway.packet.envelope import MEDIA_TYPE, SPECVERSION, Envelope, encode, validate
 from gateway.packet.packet import parse

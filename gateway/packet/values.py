@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 
 import msgspec
@@ -16,7 +17,7 @@ class MalformedPacketError(ValueError):
     """A packet field that cannot be read; the message names the field and the character."""
 
 
-class Capabilities(msgspec.Struct, frozen=True):
+class Capabilities(msgspec.Struct, frozen=True, dict=True):
     """What the receiving agent must be able to do, all of it."""
 
     names: tuple[str, ...]
@@ -24,7 +25,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     min_trust: float = 0.0
     """The floor that this packet asks of the agent's trust score (0 to 1)."""
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The names as one text, for people and metrics."""
         return ", ".join(self.names)

@@ -167,16 +167,15 @@ class _Compiled(msgspec.Struct, frozen=True):
 class Brokering:
     """Compiled documents; of several that mean the same field of the same packet, the first by name holds."""
 
-    __slots__ = ("_compiled", "_known")
+    __slots__ = ("_compiled", "_known", "silent")
 
     def __init__(self, documents: Iterable[tuple[UpstreamCredential, str]] = ()) -> None:
         """Compile `documents`, each with the path that it was read from."""
         by_name = sorted(documents, key=lambda each: each[0].metadata.name)
         self._compiled = tuple(_compiled(document, Path(source).parent) for document, source in by_name)
         self._known: dict[tuple[tuple[str, ...], str], tuple[Agent, Brokered | None]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._compiled)
+        self.silent = not self._compiled
+        """There are no documents."""
 
     @property
     def documents(self) -> tuple[str, ...]:

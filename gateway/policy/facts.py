@@ -36,10 +36,6 @@ class Evidence(msgspec.Struct, frozen=True):
     digest: bool = False
     """Whether there is a ``content-digest`` that the body will be held against."""
 
-    def carried_by(self, principal: Principal) -> bool:
-        """Whether `principal` brings what somebody else has signed."""
-        return self.signer is not None and self.signer != principal.id
-
 
 NO_EVIDENCE = Evidence()
 

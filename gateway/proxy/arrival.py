@@ -12,7 +12,8 @@ from collections import OrderedDict
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.headers import field_value
+from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.overload import Caller, Door, Entry, Push
 from gateway.packet import fields as names
 from gateway.proxy.exchange import Exchange

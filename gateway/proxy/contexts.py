@@ -13,8 +13,9 @@ from gateway.authority import Credential
 from gateway.contexts import Contexts, Put, StoreError
 from gateway.contexts.cipher import DamagedError
 from gateway.contexts.contexts import MismatchError
+from gateway.headers import field_value
 from gateway.identity import Principal
-from gateway.messages import RequestHead, ResponseHead, field_value
+from gateway.messages import RequestHead, ResponseHead
 from gateway.packet import fields as names
 from gateway.proxy.local import Answer
 from gateway.refusal import Reason, Refusal

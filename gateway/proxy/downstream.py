@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from gateway.headers import opens_tunnel
 from gateway.identity import IdentityError, Principal, SpiffeId, principal_from_certificate
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.overload import Caller, Entry, Manners, Push
@@ -253,7 +254,7 @@ class DownstreamConnection(Connection):
                 self.asked = True
                 if self.codec is not None and (self._old or self.leaving_since is not None):
                     self.codec.announce()
-                if event.head.opens_tunnel and not event.head.protocol:
+                if opens_tunnel(event.head) and not event.head.protocol:
                     if self._connect(event.stream, event.head):
                         self._feed_tunnel(events)
                         return

@@ -16,9 +16,10 @@ from gateway.approvals import Answered
 from gateway.authority import Terms
 from gateway.decision import Forward, Refuse, Route, Snapshot, decide, judge, uuid7
 from gateway.handoff import Outcome
+from gateway.headers import field_value
 from gateway.ledger import StoredAnswer
 from gateway.membership.health import FAILURE_STATUSES
-from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check
 from gateway.policy import Ask
@@ -31,9 +32,10 @@ from gateway.proxy.once import OncePacket
 from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, Failure, repeatable, retry_after_s
 from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
 from gateway.routing import Agent, AgentState
+from gateway.telemetry.tracing import renew
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from gateway.proxy.downstream import DownstreamConnection
     from gateway.proxy.plane import DataPlane
     from gateway.proxy.upstream import Pool, UpstreamConnection
-    from gateway.telemetry.tracing import Trace
+    from gateway.telemetry.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +284,7 @@ class Exchange:
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""
         brokering, forward = self.plane.snapshot.brokering, self.forward
-        if trailers is not None and brokering and forward is not None:
+        if trailers is not None and forward is not None and not brokering.silent:
             trailers = without(brokering.strip(forward.packet.capabilities), trailers) or None
         self._body_came(self._upload.end(trailers))
 
@@ -324,7 +326,7 @@ class Exchange:
         forward, principal = self.forward, self.downstream.principal
         if self.finished or forward is None or principal is None or snapshot is self.snapshot:
             return
-        if snapshot.revocations:
+        if snapshot.revocations.entries:
             keyid = forward.signature.keyid if forward.signature is not None else ""
             stopped = snapshot.revocations.refusal_of(
                 principal, now, forward.packet, forward.held, given=self.given, keyid=keyid
@@ -496,7 +498,7 @@ class Exchange:
         plane, forward = self.plane, self.forward
         assert forward is not None
         brokering = plane.snapshot.brokering
-        brokered = self.brokered = brokering.of(forward.packet.capabilities, agent) if brokering else None
+        brokered = self.brokered = None if brokering.silent else brokering.of(forward.packet.capabilities, agent)
         if brokered is None or not brokered.injections:
             self._injected = []
             self._send_to(agent)
@@ -666,7 +668,7 @@ class Exchange:
         self.failures += (Failure(self.agent.name, cause, self.asked_at, self.sent_at, perf_counter()),)
         assert self.forward is not None
         assert self.trace is not None
-        self.trace.renew(self.forward.fields, len(self.failures) + 1)
+        renew(self.trace, self.forward.fields, len(self.failures) + 1)
 
     def _new_retry(self) -> Retry:
         return Retry(self.plane, self._go_on, self._break_off)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.decision import Snapshot
+from gateway.headers import field_value, opens_tunnel
 from gateway.identity import Principal
-from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.packet import fields as names
 from gateway.packet.packet import CAPABILITY_DOMAIN
 from gateway.proxy.clocks import Phase, Watch
@@ -88,7 +89,7 @@ class LocalRequests:
 
     def concerns(self, head: RequestHead) -> bool:
         """Whether a request is for the gateway itself, and no packet."""
-        if head.opens_tunnel or self._handler(head.path) is None:
+        if opens_tunnel(head) or self._handler(head.path) is None:
             return False
         if field_value(head.fields, names.CAPABILITY) is not None:
             return False

@@ -13,7 +13,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from gateway.decision import Route
-from gateway.messages import Fields, RequestHead, field_value
+from gateway.headers import field_value
+from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket, MalformedPacketError
 from gateway.packet import fields as names
 from gateway.packet.digest import digest_check

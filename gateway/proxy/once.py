@@ -12,9 +12,10 @@ from collections.abc import Callable
 from enum import Enum
 
 from gateway.decision import Forward
+from gateway.headers import field_value, opens_tunnel
 from gateway.identity import Principal
 from gateway.ledger import Found, Ledger, LedgerMemory, LedgerSpec, Standing, StoredAnswer, Twins
-from gateway.messages import Fields, RequestHead, field_value
+from gateway.messages import Fields, RequestHead
 from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy.patterns import GlobIndex
@@ -122,7 +123,7 @@ class OnceOnly:
         packet = forward.packet
         if head.method in _SAFE or not self._concerns(packet):
             return None
-        if head.opens_tunnel:
+        if opens_tunnel(head):
             return _TUNNEL
         if field_value(head.fields, names.ID) is None:
             return _NO_ID

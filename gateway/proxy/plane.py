@@ -37,10 +37,10 @@ from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.stages import Stage
 from gateway.proxy.tuning import Tuning
 from gateway.proxy.upstream import Pool, UpstreamLimits
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.refusal import Reason, Refusal
 from gateway.routing import DEFAULT_C, Agent
-from gateway.telemetry.tracing import Trace
+from gateway.telemetry.trace import Trace
 
 if TYPE_CHECKING:
     from gateway.proxy.arrival import Arrival

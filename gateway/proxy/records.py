@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from gateway.authority import Credential, lineage_of
 from gateway.decision import Shadow
 from gateway.handoff import Attempt, Handoff, Outcome
-from gateway.messages import field_value
+from gateway.headers import field_value
 from gateway.packet import Capabilities, FlightPacket
 from gateway.packet import fields as names
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.refusal import Refusal
-from gateway.telemetry.tracing import Trace
+from gateway.telemetry.trace import Trace
 from gateway.usage import written
 
 if TYPE_CHECKING:

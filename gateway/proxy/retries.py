@@ -14,7 +14,8 @@ from email.utils import parsedate_tz
 from enum import Enum
 from typing import NamedTuple
 
-from gateway.messages import RequestHead, field_value
+from gateway.headers import field_value, opens_tunnel
+from gateway.messages import RequestHead
 from gateway.packet import fields as names
 
 MAX_KEPT_BYTES = 65536
@@ -221,7 +222,7 @@ def repeatable(head: RequestHead) -> bool:
     The mark is that of draft-ietf-httpapi-idempotency-key-header.
     """
     marked = bool(field_value(head.fields, names.IDEMPOTENCY_KEY))
-    return not head.opens_tunnel and (head.method in _IDEMPOTENT or marked)
+    return not opens_tunnel(head) and (head.method in _IDEMPOTENT or marked)
 
 
 def backoff_s(retry: int, base_s: float, random: float, left_s: float) -> float:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.recorder.chain import Erased, Kind, ranges
+from gateway.recorder.chain import ranges
+from gateway.recorder.line import Erased, Kind
 from gateway.recorder.reader import Found, find
 from gateway.recorder.segments import ChainFolder, replace_file, sync_folder, timestamp
 

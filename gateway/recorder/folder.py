@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.packet.keys import Key
-from gateway.recorder.chain import Position
+from gateway.recorder.line import Position
 from gateway.recorder.segments import chains_in, read_head, segments_in
 from gateway.recorder.verify import Report, verify
 

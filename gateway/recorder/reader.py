@@ -11,7 +11,8 @@ import msgspec
 
 from gateway.documents import DocumentError, Problem
 from gateway.handoff import Outcome
-from gateway.recorder.chain import BrokenLineError, Kind, Line, read_line
+from gateway.recorder.chain import BrokenLineError, read_line
+from gateway.recorder.line import Kind, Line
 from gateway.recorder.record import Record
 from gateway.recorder.segments import chains_in, segments_in
 

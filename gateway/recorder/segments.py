@@ -19,23 +19,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.recorder.chain import (
-    START,
-    BrokenLineError,
-    Dropped,
-    Head,
-    Kind,
-    Position,
-    Repaired,
-    Sealer,
-    SegmentHead,
-    SignedHead,
-    follow,
-    read_line,
-    signed_text,
-    synced_text,
-)
+from gateway.recorder.chain import START, BrokenLineError, Sealer, follow, read_line, signed_text, synced_text
 from gateway.recorder.heads import Signer
+from gateway.recorder.line import Dropped, Head, Kind, Position, Repaired, SegmentHead, SignedHead
 from gateway.recorder.spec import Fsync, RecorderSpec
 
 log = logging.getLogger(__name__)

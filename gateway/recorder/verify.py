@@ -13,25 +13,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from gateway.packet.keys import Key
-from gateway.recorder.chain import (
-    START,
-    BrokenLineError,
-    Dropped,
-    Erased,
-    Head,
-    Kind,
-    Line,
-    Lost,
-    Position,
-    Repaired,
-    SegmentHead,
-    SignedHead,
-    follow,
-    read_line,
-    signed_text,
-    synced_text,
-)
+from gateway.recorder.chain import START, BrokenLineError, follow, read_line, signed_text, synced_text
 from gateway.recorder.heads import verifies
+from gateway.recorder.line import Dropped, Erased, Head, Kind, Line, Lost, Position, Repaired, SegmentHead, SignedHead
 
 Content = TypeVar("Content", bound=msgspec.Struct)
 

@@ -17,13 +17,13 @@ import msgspec
 
 from gateway.documents import DocumentError
 from gateway.handoff import Handoff
-from gateway.recorder.chain import Kind, Lost
+from gateway.recorded import Decided
+from gateway.recorder.compose import open_record, record_of
 from gateway.recorder.erase import Request, erase, erase_alone, requests_in
 from gateway.recorder.heads import Signer
-from gateway.recorder.record import open_record, record_of
+from gateway.recorder.line import Kind, Lost
 from gateway.recorder.segments import ChainFolder, InUseError, chains_in, timestamp
 from gateway.recorder.spec import Fsync, OnFailure, RecorderSpec
-from gateway.recording import Decided
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +117,8 @@ class Recorder:
         self._ending = threading.Event()
         self._queue: queue.SimpleQueue[list[_Item] | _Told | None] = queue.SimpleQueue()
         self._chain = ChainFolder.claim(spec.folder, spec, signer, clock=clock, entropy=entropy)
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._worker.start()
 
     # -- on the loop ------------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class Recorder:
         self._flush()
         self._ending.set()
         self._queue.put(None)
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self._worker.join(CLOSE_TIMEOUT_S)
         left = self._accepted - self._settled
         if left:
             log.error("the flight recorder could not write the last %d records: %s", left, self._failing or "no time")

@@ -131,7 +131,7 @@ class Ring:
         now = {name: agent for name, agent in now.items() if self._differs(agent)}
         if not now and not gone:
             return self
-        after = object.__new__(Ring)
+        after = Ring((), self.points)
         after.agents = _with(self.agents, now, gone)
         after.points = self.points
         after._seat(self, now, gone)
@@ -143,7 +143,7 @@ class Ring:
 
     def only(self, names: Container[str]) -> Ring:
         """The ring of those of its agents that are among `names`: a filter, where many are, and no sort."""
-        after = object.__new__(Ring)
+        after = Ring((), self.points)
         after._seat_all((agent for agent in self.agents if agent.name in names), self.points)
         if after._factor() != self._factor() or after._total <= _LITTLE * self._total:
             return Ring(after.agents, self.points)

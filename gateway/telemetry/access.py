@@ -5,15 +5,16 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from gateway.handoff import Handoff
 from gateway.telemetry.export import Export
-from gateway.telemetry.flood import WINDOW_S, Flood, Suppressed
+from gateway.telemetry.flood import WINDOW_S, Flood
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.log_records import Line
 from gateway.telemetry.spans import HANDOFF
-from gateway.telemetry.tracing import Trace
+from gateway.telemetry.suppressed import Suppressed
+from gateway.telemetry.trace import Trace
 
 
 class Target(Protocol):
@@ -77,7 +78,7 @@ class ToCollector:
 class AccessLog:
     """Takes each handoff that ended."""
 
-    name = "access log"
+    name: ClassVar[str] = "access log"
 
     def __init__(
         self,

@@ -9,9 +9,8 @@ from collections import Counter
 from datetime import datetime
 from typing import Final
 
-import msgspec
-
 from gateway.handoff import Handoff, Outcome
+from gateway.telemetry.suppressed import Suppressed, SuppressedKind
 
 WINDOW_S: Final = 1.0
 MAX_FIRSTS: Final = 100
@@ -24,28 +23,6 @@ _ENDED: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.O
 
 Kind = tuple[str, str, str]
 """Outcome, reason, caller."""
-
-
-class SuppressedKind(msgspec.Struct, frozen=True, omit_defaults=True, rename={"caller": "from"}):
-    """Handoffs alike, without lines of their own."""
-
-    outcome: str
-    count: int
-    reason: str = ""
-    caller: str = ""
-
-
-class Suppressed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line instead of many."""
-
-    time: datetime
-    """When it was written, UTC."""
-    suppressed: int
-    """Handoffs that got no line since the one like this before, or since the first of them."""
-    kinds: tuple[SuppressedKind, ...] = ()
-    """The most frequent ones first."""
-    others: int = 0
-    """Those of other kinds."""
 
 
 class Flood:

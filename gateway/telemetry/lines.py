@@ -56,8 +56,8 @@ class LineWriter:
         """Why the file stays where it was moved to."""
         self._trouble = ""
         """What was logged of it last."""
-        self._thread = threading.Thread(target=self._write, name=name, daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._write, name=name, daemon=True)
+        self._worker.start()
 
     def write(self, line: msgspec.Struct) -> None:
         """Write `line`, soon."""
@@ -125,7 +125,7 @@ class LineWriter:
         """Write what is left."""
         self._flush()
         self._chunks.put(None)
-        self._thread.join(timeout=5)
+        self._worker.join(timeout=5)
 
 
 def _pieces(chunk: bytes, most: int) -> Iterator[bytes]:

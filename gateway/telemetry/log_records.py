@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from gateway.handoff import Handoff, Outcome
 from gateway.telemetry.conventions import SCOPE, Value, cut, handoff_attributes
 from gateway.telemetry.export import let_others_run
-from gateway.telemetry.flood import Suppressed
+from gateway.telemetry.suppressed import Suppressed
 
 HANDOFF_EVENT: Final = "phoenixflight.handoff"
 SUPPRESSED_EVENT: Final = "phoenixflight.suppressed"

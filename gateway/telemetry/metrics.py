@@ -142,7 +142,7 @@ class Metrics(Collector):
 
     def handoff(self, handoff: Handoff, gateway_s: float, duration_s: float, sampled: bool = False) -> None:
         """Count one handoff; one that is `sampled` has a trace that tells more."""
-        outcome, reason = handoff.outcome.value, handoff.reason
+        outcome, reason = handoff.outcome._value_, handoff.reason
         capability = "" if reason in _UNKNOWN else handoff.capability
         self._handoffs.add((capability, handoff.agent, handoff.policy, outcome))
         group = self._principals.of(handoff.caller)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from gateway.recording import Decided, Recorded, record
+from gateway.recorded import Decided, Recorded
+from gateway.recording import record
 
 MAX_RECENT = 1_000
 """Older ones are forgotten.  The heads of these packets stay in memory, each within ``maxHeaderBytes``."""

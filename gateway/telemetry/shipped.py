@@ -10,8 +10,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.sdk.resources import Resource
 
 from gateway.handoff import Handoff
-from gateway.recorder.record import record_of
-from gateway.recording import Decided
+from gateway.recorded import Decided
+from gateway.recorder.compose import record_of
 from gateway.telemetry.export import let_others_run
 from gateway.telemetry.log_records import Line, in_one_message, log_record
 from gateway.telemetry.ways import Way

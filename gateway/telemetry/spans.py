@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags
 
 from gateway.decision import Forward
 from gateway.handoff import Attempt, Handoff
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.routing import Agent
 from gateway.telemetry.conventions import (
     SCOPE,

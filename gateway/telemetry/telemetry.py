@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 
 from gateway.handoff import Handoff
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.spec import TelemetrySpec
-from gateway.telemetry.tracing import Trace, Tracing
+from gateway.telemetry.trace import Trace
+from gateway.telemetry.tracing import Tracing
 
 Sink = Callable[[Handoff, Decided], None]
 """Takes a record of a handoff that ended, and the decision that it began with."""

@@ -15,43 +15,21 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-import msgspec
-
 from gateway.admission import RateLimiter
 from gateway.handoff import Handoff, Outcome
 from gateway.messages import Fields
 from gateway.packet import fields as names
 from gateway.packet.w3c import SAMPLED, read_traceparent
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.telemetry.export import Export
 from gateway.telemetry.spans import ATTEMPT, HANDOFF, Ended, SpanContext, spans_of
 from gateway.telemetry.spec import TracingSpec
+from gateway.telemetry.trace import Trace
 
 MAX_PARENTS: Final = 4096
 """Packets that later ones may name as their parent and be linked to; the oldest are forgotten."""
 MAX_ID_CHARACTERS: Final = 128
 """A packet with a longer id is linked to by none."""
-
-_AS_IT_SHOULD_BE: Final = frozenset({Outcome.COMPLETED, Outcome.CANCELLED})
-
-
-class Trace(msgspec.Struct, frozen=True):
-    """The trace context of one handoff."""
-
-    header: bytes
-    """``traceparent`` for the first agent that is asked."""
-    trace_id: str
-    flags: int = 0
-    base: int = 0
-    """What the ids of the handoff's spans are made of; 0 when there will be none."""
-    parent: bytes = b""
-    """The caller's span, in hexadecimal."""
-
-    def renew(self, fields: Fields, number: int) -> None:
-        """Let the ``traceparent`` in `fields` name the span of attempt `number`, from 1."""
-        if self.base:
-            renewed = (names.TRACEPARENT, _header(self.trace_id, self.base + ATTEMPT + number, self.flags))
-            fields[:] = [item if item[0] != names.TRACEPARENT else renewed for item in fields]
 
 
 class Tracing:
@@ -117,7 +95,8 @@ class Tracing:
         export.add(Ended.of(handoff, decided, trace.base, trace.flags, trace.parent, parent))
 
     def _worth_keeping(self, handoff: Handoff) -> bool:
-        if handoff.outcome not in _AS_IT_SHOULD_BE:
+        outcome = handoff.outcome
+        if outcome is not Outcome.COMPLETED and outcome is not Outcome.CANCELLED:
             return True
         # A stream that lives long is not slow: what counts is when its answer began.
         return (handoff.answered_ms or handoff.duration_ms) >= self._slow_ms
@@ -133,6 +112,13 @@ class Tracing:
         self._parents.move_to_end(flight_id)
         if len(self._parents) > MAX_PARENTS:
             self._parents.popitem(last=False)
+
+
+def renew(trace: Trace, fields: Fields, number: int) -> None:
+    """Let the ``traceparent`` in `fields` name the span of attempt `number`, from 1."""
+    if trace.base:
+        renewed = (names.TRACEPARENT, _header(trace.trace_id, trace.base + ATTEMPT + number, trace.flags))
+        fields[:] = [item if item[0] != names.TRACEPARENT else renewed for item in fields]
 
 
 def _header(trace_id: str, span_id: int, flags: int) -> bytes:

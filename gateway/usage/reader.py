@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from gateway.messages import Fields, field_value
+from gateway.headers import field_value
+from gateway.messages import Fields
 from gateway.packet import MalformedPacketError
 from gateway.packet import fields as names
 from gateway.packet.packet import parse_budget

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin.conversations import MAX_SHOWN, amounts, whole
+from gateway.admin.events import Ended
 from gateway.admin.forest import MAX_DEPTH, Node, forest
-from gateway.admin.live import Ended
 from gateway.handoff import Handoff, Outcome
 from gateway.messages import RequestHead
 from tests.admin.operators import held, operator, packet, with_token

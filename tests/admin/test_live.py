@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from gateway.admin.events import MAX_QUEUED
 from gateway.admin.filters import Filter
-from gateway.admin.live import MAX_KEPT, MAX_QUEUED, MAX_READERS, Live, Now
+from gateway.admin.live import MAX_KEPT, MAX_READERS, Live, Now
 from gateway.decision import Refuse
 from gateway.handoff import Handoff, Outcome
 from gateway.messages import RequestHead
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.refusal import Reason, Refusal
 from tests.admin.operators import Watching, operator, packet
 from tests.conftest import RunningGateway

@@ -28,12 +28,12 @@ from gateway.brokering.secrets import read_secrets
 from gateway.brokering.servers import AuthorizationServers
 from gateway.brokering.vouching import vouch
 from gateway.identity import SpiffeId, thumbprint_of
-from gateway.judgement import Snapshot
 from gateway.policy import PolicySet
 from gateway.policy.exchange import Exchanges
 from gateway.policy.load import load_all
 from gateway.policy.patterns import parse_capability_pattern
 from gateway.proxy.local import LocalRequests
+from gateway.snapshot import Snapshot
 from tests.brokering.authorization_server import AuthorizationServer, authorization_server
 from tests.brokering.test_injection import document
 from tests.conformance.trust import AGENTS

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway.admin.live import State
+from gateway.admin.events import State
 from gateway.admin.members import Member
 from gateway.cli import app
 from gateway.cli.frame import MAX_REFUSALS, MAX_ROWS, Frame

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gateway.documents import Document, DocumentError
-from gateway.judgement import Snapshot
 from gateway.membership.file import load_listed
 from gateway.policy import PolicySet
 from gateway.policy.lint import lint
 from gateway.policy.load import load_all
 from gateway.refusal import Refusal
 from gateway.routes import Route
+from gateway.snapshot import Snapshot
 from tests.policy.worlds import AGENTS, ALLOW, CODER, Ask, judged, policy, snapshot
 
 _ASKS = (Ask(), Ask(("code.review", "web.fetch"), CODER, hops=9, task="t", method="GET"))

@@ -7,6 +7,7 @@ import re
 import httptools
 import msgspec
 
+from gateway.headers import opens_tunnel
 from gateway.messages import RequestHead, ResponseHead
 from gateway.proxy.codec import Event, Http1Client, Http1Server, RequestReceived, ServerCodec
 from tests.fuzz import pieces
@@ -74,7 +75,7 @@ def check_onward(message: Message) -> None:
     """What goes on to an agent over HTTP/1.1 reads as this one request, and no more."""
     head = message.head
     assert isinstance(head, RequestHead)
-    if head.opens_tunnel and not head.protocol:
+    if opens_tunnel(head) and not head.protocol:
         return  # the gateway ends such a tunnel itself
     if not head.authority:
         return  # HTTP/1.0 may have no host; of HTTP/1.1 one is asked

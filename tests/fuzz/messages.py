@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.messages import Fields, RequestHead, ResponseHead, field_value
+from gateway.headers import field_value
+from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.codec import (
     ConnectionFailed,
     DataReceived,

@@ -10,7 +10,8 @@ from gateway.decision import Evidence, Forward
 from gateway.handoff import Outcome
 from gateway.policy.model import TrustPolicy
 from gateway.recorder import Record
-from gateway.recorder.record import MAX_ELIGIBLE, open_record, record_of, recorded
+from gateway.recorder.compose import open_record, record_of, recorded
+from gateway.recorder.record import MAX_ELIGIBLE
 from gateway.recording import record
 from gateway.routing import Agent
 from tests.policy.worlds import ALLOW, PLANNER, Ask, asks, documents, policy, snapshot

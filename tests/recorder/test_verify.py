@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.packet.keys import Key
-from gateway.recorder.chain import Kind, Position
 from gateway.recorder.erase import Request, erase_alone
 from gateway.recorder.folder import verify_folder
+from gateway.recorder.line import Kind, Position
 from gateway.recorder.reader import Reader
 from gateway.recorder.segments import chains_in, read_head, segments_in
 from gateway.recorder.verify import Flaw, Report

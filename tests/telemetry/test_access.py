@@ -16,9 +16,10 @@ import pytest
 from gateway.handoff import Attempt, Handoff, Outcome
 from gateway.telemetry.access import AccessLog, ToLines
 from gateway.telemetry.conventions import ATTRIBUTES, MAX_VALUE_CHARACTERS, handoff_attributes
-from gateway.telemetry.flood import Flood, Suppressed, SuppressedKind
+from gateway.telemetry.flood import Flood
 from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.log_records import Line, log_record
+from gateway.telemetry.suppressed import Suppressed, SuppressedKind
 from tests.conformance.test_http1 import answer_each
 from tests.conftest import CAPABILITY, RawAgent, StartGateway, eventually, member
 from tests.telemetry.collectors import COLLECTORS, attributes

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.handoff import Handoff, Outcome
-from gateway.telemetry.flood import MAX_FIRSTS, MAX_TOLD, Flood, Suppressed
+from gateway.telemetry.flood import MAX_FIRSTS, MAX_TOLD, Flood
+from gateway.telemetry.suppressed import Suppressed
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -12,10 +12,10 @@ from gateway.decision import Snapshot, decide
 from gateway.handoff import Attempt, Handoff, Outcome
 from gateway.identity import Principal
 from gateway.messages import RequestHead
-from gateway.recording import Decided
+from gateway.recorded import Decided
 from gateway.telemetry.spans import Ended, asked_last, spans, spans_of
 from gateway.telemetry.spec import TracingSpec
-from gateway.telemetry.tracing import MAX_PARENTS, Tracing
+from gateway.telemetry.tracing import MAX_PARENTS, Tracing, renew
 from tests.policy.worlds import ALLOW, NOON, PLANNER, policy, snapshot
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -68,7 +68,7 @@ def test_without_a_collector_a_context_goes_on_as_it_came() -> None:
     assert begun.header.decode() == came
     assert begun.trace_id == TRACE
     fields = [(b"traceparent", begun.header)]
-    begun.renew(fields, 2)
+    renew(begun, fields, 2)
     assert fields == [(b"traceparent", begun.header)]
 
 
@@ -100,7 +100,7 @@ def test_each_attempt_has_an_id_of_its_own_and_a_span_with_it() -> None:
     one = decided(f"00-{TRACE}-{SPAN}-01")
     begun = made.begin(one)
     fields = [(b"x", b"y"), (b"traceparent", begun.header)]
-    begun.renew(fields, 2)
+    renew(begun, fields, 2)
     failed = (Attempt("executor-1", "unreachable", 1.0, 2.0),)
     made.ended(handoff(failed=failed, agent="executor-2", attempts=2, asked_ms=3.0, sent_ms=3.5), one, begun)
     by_name = [(span.name, format_span_id(span.context.span_id)) for span in spans(kept.ended[0], RESOURCE)]

@@ -14,7 +14,8 @@ from http import HTTPStatus
 
 import httptools
 
-from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead, field_value
+from gateway.headers import field_value
+from gateway.messages import AUTHORITY, Fields, RequestHead, ResponseHead
 from gateway.proxy.codec.events import (
     ConnectionFailed,
     DataReceived,
