@@ -26,12 +26,14 @@ class LeaseMemory:
     a new conversation has none.  A lease takes about 350 bytes.
     """
 
-    __slots__ = ("_capacity", "_counts", "_idle_s", "_latest", "_leases", "_moves", "_owned", "_remember_s", "_same")
+    __slots__ = (
+        "_capacity", "_counts", "_idle_s", "_kept", "_latest", "_leases", "_moves", "_owned", "_remember_s", "_same",
+    )  # fmt: skip
 
     def __init__(self, spec: LeaseSpec) -> None:
         self._counts = dict.fromkeys(Fate, 0)
-        self._same = 0
-        """Packets whose fate was `Fate.SAME`, apart from the others for speed."""
+        self._same = self._kept = 0
+        """Packets whose fate was `Fate.SAME` or `Fate.KEPT`, apart from the others for speed."""
         self._idle_s = spec.idle_s
         self._remember_s = spec.remember_s
         self._capacity = spec.capacity
@@ -48,7 +50,7 @@ class LeaseMemory:
     @property
     def counts(self) -> Mapping[Fate, int]:
         """See `LeaseTable.counts`."""
-        return {**self._counts, Fate.SAME: self._same}
+        return {**self._counts, Fate.SAME: self._same, Fate.KEPT: self._counts[Fate.KEPT] + self._kept}
 
     @property
     def trouble(self) -> str:
@@ -63,18 +65,25 @@ class LeaseMemory:
             lease = self._leases[mark] = Lease()
         lease.open += 1
 
-    def stays(self, key: bytes, wanted: str, now: float) -> bool:
-        """`hold`, and `take_now` if that would come to `Fate.SAME`, which it does for most packets; whether it did."""
+    def live_at(self, key: bytes, now: float) -> str:
+        """`hold`, and the owner of a lease that is live; empty for all others, which `take_now` sees to."""
         mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
         lease = self._leases.get(mark)
         if lease is None:
             lease = self._leases[mark] = Lease()
         lease.open += 1
-        if lease.owner != wanted or self._over(lease, now):
-            return False
-        self._same += 1
-        self._renew(mark, lease, now)
-        return True
+        if lease.open > 1 or lease.renewed + self._idle_s > max(now, self._latest):
+            return lease.owner
+        return ""
+
+    def stay(self, key: bytes, now: float, *, same: bool) -> None:
+        """Renew a lease that is live and stays; `same` where the ring would put the conversation there."""
+        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        if same:
+            self._same += 1
+        else:
+            self._kept += 1
+        self._renew(mark, self._leases[mark], now)
 
     def release(self, key: bytes, now: float) -> None:
         """See `LeaseTable.release`."""
@@ -87,6 +96,7 @@ class LeaseMemory:
             self._renew(mark, lease, now)
         else:
             del self._leases[mark]
+            self._latest = max(now, self._latest)
 
     def take_now(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """`take`, at once."""
@@ -117,7 +127,7 @@ class LeaseMemory:
         return lease.open <= 1 and lease.renewed + self._remember_s <= max(now, self._latest)
 
     def _begin(self, mark: bytes, lease: Lease | None, wanted: str, now: float) -> Taken | None:
-        now = max(now, self._latest)
+        now = self._latest = max(now, self._latest)
         known = lease is not None and bool(lease.owner)
         if not known:
             self._age(now)

@@ -20,8 +20,6 @@ from gateway.routing import DEFAULT_C, Agent, AgentState, pick, pick_other
 Answer = Callable[[Agent | None], None]
 """Told the agent; ``None`` when every one was tried, or none takes a new packet."""
 
-_USE = {AgentState.READY: Use.KEEP, AgentState.DRAINING: Use.LEAVE}
-"""An agent in any other state can serve nobody."""
 _NOBODY = ""
 """Has the lease of a conversation for which there is no agent."""
 
@@ -67,14 +65,18 @@ class Placement:
             answer: called before this returns, unless a store or other agents have to be asked.
 
         """
-        wanted = None if forward.route.full else self.pick(forward)
-        leases = self._leases
-        if not isinstance(leases, LeaseMemory) or wanted is None or self.migrations.under_way(key) is not None:
+        leases, route = self._leases, forward.route
+        if isinstance(leases, LeaseMemory) and self.migrations.under_way(key) is None:
+            owner = leases.live_at(key, now)
+            agent = route.members.get(owner) if owner in route.grants else None
+            if agent is not None and agent.state is AgentState.READY:  # as most are
+                leases.stay(key, now, same=agent is forward.agent)
+                answer(agent)
+                return
+        else:
             leases.hold(key)
-        elif leases.stays(key, wanted.name, now):  # as most do
-            answer(wanted)
-            return
-        self._take(forward.route, forward.packet, key, wanted, (), now, answer)
+        wanted = None if route.full else self.pick(forward)
+        self._take(route, forward.packet, key, wanted, (), now, answer)
 
     def another(
         self, route: Route, packet: FlightPacket, key: bytes, tried: Collection[str], now: float, answer: Answer
@@ -127,7 +129,9 @@ class Placement:
                 return Use.LOST
             if wanted is not None and migrations.room and migrations.possible(route, packet, agent, wanted):
                 return Use.HAND_OVER
-            return _USE.get(agent.state, Use.LOST)
+            if agent.state is AgentState.READY:
+                return Use.KEEP
+            return Use.LEAVE if agent.state is AgentState.DRAINING else Use.LOST
 
         def settle(taken: Taken | None) -> None:
             """Answer, once the conversation's context is there."""

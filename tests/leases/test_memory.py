@@ -112,14 +112,15 @@ class Leases(RuleBasedStateMachine):
     def a_packet_comes(self, key: bytes, wanted: str, stays_open: bool) -> None:
         self.naive.pass_time(self.now)
         expected = self.naive.packet(key, wanted, self.known)
-        if self.memory.stays(key, wanted, self.now):
+        owner = self.memory.live_at(key, self.now)
+        if owner and self.known.get(owner, Use.KEEP) is Use.KEEP:
+            self.memory.stay(key, self.now, same=owner == wanted)
             assert expected is not None
-            assert expected.fate is Fate.SAME
+            assert (expected.owner, expected.fate) == (owner, Fate.SAME if owner == wanted else Fate.KEPT)
         else:
             assert expected == self.memory.take_now(
                 key, wanted=wanted, usable=lambda owner: self.known.get(owner, Use.KEEP), now=self.now
             )
-            assert expected is None or expected.fate is not Fate.SAME
         self.naive.open.append(key)
         if not stays_open:
             self.end(-1)
