@@ -16,6 +16,7 @@ import uvloop
 from bench.micro import handed_on
 from bench.process import Watch
 from gateway.recorder import Recorder, RecorderSpec
+from gateway.recorder.compose import record_of
 
 _TICK_S = 0.005
 """Records come in small groups, as packets do."""
@@ -31,7 +32,7 @@ async def _feed(folder: Path, per_second: float, seconds: float) -> dict[str, ob
     cpu, began, fed = watch.cpu_s(), loop.time(), 0
     while (passed := loop.time() - began) < seconds:
         for _ in range(int(passed * per_second) - fed):
-            recorder.add(handoff, decided)
+            recorder.add(handoff, decided, record_of(handoff, decided))
             fed += 1
         await asyncio.sleep(_TICK_S)
     took = loop.time() - began

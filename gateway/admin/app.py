@@ -109,7 +109,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             Route("/snapshot", snapshot),
             Route("/jwks.json", jwks),
             Route("/explain", explain_endpoint(gateway)),
-            *live_routes(gateway.live),
+            *live_routes(gateway.live, gateway.recent),
             *conversation_routes(gateway),
             *context_routes(gateway),
             *member_routes(gateway),

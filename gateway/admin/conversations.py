@@ -14,16 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.admin.events import Ended
 from gateway.admin.forest import Node, forest, when
 from gateway.admin.operators import refused
 from gateway.admin.stream import json, limit_of
 from gateway.admin.under_way import under_way
 from gateway.documents import DocumentError
 from gateway.handoff import Handoff, Outcome
-from gateway.packet import fields as names
 from gateway.policy.facts import DEFAULT_HOPS
 from gateway.recorder import Reader, Record
+from gateway.telemetry.recent import Recent
 
 if TYPE_CHECKING:
     from gateway.control.gateway import Gateway
@@ -72,10 +71,10 @@ class Forest(msgspec.Struct, frozen=True):
     handoffs: list[Node]
 
 
-def listed(in_memory: Iterable[Ended]) -> list[Conversation]:
+def listed(in_memory: Iterable[Handoff]) -> list[Conversation]:
     """The conversations of handoffs that ended or are under way, the last active one first."""
     found: dict[str, Conversation] = {}
-    for handoff in (each.handoff for each in in_memory):
+    for handoff in in_memory:
         if not handoff.conversation:
             continue
         is_open = handoff.outcome is Outcome.OPEN
@@ -90,34 +89,23 @@ def listed(in_memory: Iterable[Ended]) -> list[Conversation]:
     return sorted(found.values(), key=lambda known: (known.last, known.id), reverse=True)
 
 
-def node_of(ended: Ended) -> Node:
-    """A handoff with what it was allowed and what it spent."""
-    timeout_ms = ended.packet.timeout_ms if ended.packet is not None else 0
-    raw = b", ".join(value for name, value in ended.head.fields if name == names.BUDGET)
-    return _node(ended.handoff, raw.decode("latin-1"), timeout_ms)
-
-
-def recorded_node(record: Record) -> Node:
-    """The same from the flight recorder, which knows which agents it might have gone to, too."""
-    node = _node(record, record.budget, int(record.timeout) if record.timeout.isdecimal() else 0)
+def node_of(record: Record) -> Node:
+    """A handoff with what it was allowed and what it spent, and the agents that it might have gone to."""
+    timeout_ms = int(record.timeout) if record.timeout.isdecimal() else 0
+    node: Node = msgspec.to_builtins(record)
     del node["decided"]
-    return node
-
-
-def _node(handoff: Handoff, budget: str, timeout_ms: int) -> Node:
-    node: Node = msgspec.to_builtins(handoff)
-    allowed = amounts(budget)
+    allowed = amounts(record.budget)
     node["allowed"] = {
-        "policy": handoff.policy,
-        "rule": handoff.rule,
+        "policy": record.policy,
+        "rule": record.rule,
         "budget": allowed,
         "hops": allowed.get("hops", DEFAULT_HOPS),
         "timeout_ms": timeout_ms,
     }
-    if handoff.usage:
-        node["spent"] = amounts(handoff.usage)
-    if handoff.reserved:
-        node["reserved"] = amounts(handoff.reserved)
+    if record.usage:
+        node["spent"] = amounts(record.usage)
+    if record.reserved:
+        node["reserved"] = amounts(record.reserved)
     return node
 
 
@@ -135,7 +123,7 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     readings = asyncio.Semaphore(MAX_READINGS)
     asked: set[object] = set()
 
-    def open_now() -> list[Ended]:
+    def open_now() -> list[Record]:
         return list(under_way(gateway.plane)) if gateway.plane is not None else []
 
     async def conversations(request: Request) -> Response:
@@ -143,7 +131,7 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
             limit = limit_of(request)
         except ValueError as error:
             return refused(400, str(error))
-        found = await asyncio.to_thread(listed, [*gateway.live.latest(), *open_now()])
+        found = await asyncio.to_thread(listed, [*gateway.recent.handoffs(), *open_now()])
         return json(Conversations(found[:limit]))
 
     async def conversation(request: Request) -> Response:
@@ -155,15 +143,14 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     async def one(kind: Kind, wanted: str) -> Response:
         if gateway.plane is not None:
             gateway.plane.records.settle()
-        open_ = [each for each in open_now() if getattr(each.handoff, kind) == wanted]
-        ended = [each for each in gateway.live.latest() if getattr(each.handoff, kind) == wanted]
+        open_ = open_now()
         if len(asked) >= MAX_ASKED:
             return refused(503, f"{MAX_ASKED} conversations are being looked for already", retry_after_s=1)
         asking = object()
         asked.add(asking)
         try:
             async with readings:
-                found = await asyncio.to_thread(whole, kind, wanted, gateway.recorded, [*ended, *open_])
+                found = await asyncio.to_thread(whole, kind, wanted, gateway.recorded, gateway.recent, open_)
         except (DocumentError, OSError) as error:
             return refused(503, f"the flight recorder cannot be read: {error}")
         finally:
@@ -179,14 +166,15 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     ]
 
 
-def whole(kind: Kind, wanted: str, reader: Reader | None, in_memory: Iterable[Ended]) -> Forest:
+def whole(kind: Kind, wanted: str, reader: Reader | None, recent: Recent, open_now: Iterable[Record]) -> Forest:
     """Everything that is known of a conversation or a task; for a thread.
 
     Args:
         kind: which of the two.
         wanted: its id.
         reader: of the flight recorder, where there is one.
-        in_memory: its handoffs that ended lately, and those under way.
+        recent: handoffs that ended lately.
+        open_now: those under way.
 
     Raises:
         DocumentError: the recorder's files are not as it wrote them.
@@ -196,8 +184,9 @@ def whole(kind: Kind, wanted: str, reader: Reader | None, in_memory: Iterable[En
     found: dict[tuple[str, str], Node] = {}
     if reader is not None and wanted:
         records = reader.records(task=wanted) if kind == "task" else reader.records(conversation=wanted)
-        found = {_key(node): node for node in map(recorded_node, islice(records, MAX_SHOWN + 1))}
+        found = {_key(node): node for node in map(node_of, islice(records, MAX_SHOWN + 1))}
     source: Literal["recorder", "memory"] = "recorder" if found else "memory"
+    in_memory = (each for each in (*recent.records(), *open_now) if getattr(each, kind) == wanted)
     for node in map(node_of, in_memory):
         # What ended a moment ago may not have been written yet; of what is open, memory knows more.
         known = found.get(_key(node))

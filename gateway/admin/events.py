@@ -11,9 +11,6 @@ from typing import Final
 import msgspec
 
 from gateway.admin.filters import Filter
-from gateway.handoff import Handoff
-from gateway.messages import RequestHead
-from gateway.packet import FlightPacket
 
 MAX_QUEUED: Final = 200
 """Handoffs that wait for one reader; of more the oldest are dropped, and counted.  With `GATHER_S` it bounds what a
@@ -45,14 +42,6 @@ class State(msgspec.Struct, frozen=True):
     """Packets that wait for one."""
     dropped: int = 0
     """Handoffs that this reader has missed, being too slow for them."""
-
-
-class Ended(msgspec.Struct, frozen=True, gc=False):
-    """A handoff that is over."""
-
-    handoff: Handoff
-    packet: FlightPacket | None
-    head: RequestHead
 
 
 class Reader:

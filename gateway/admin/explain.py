@@ -70,7 +70,7 @@ def explain_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Response
     async def endpoint(request: Request) -> Response:
         query = request.query_params
         if set(query) == {"id"}:
-            recorded = gateway.recent.find(query["id"]) or await recorded_as(query["id"])
+            recorded = gateway.decision_on(query["id"]) or await recorded_as(query["id"])
             if isinstance(recorded, Response):
                 return recorded
             if recorded is None:

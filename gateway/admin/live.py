@@ -1,4 +1,4 @@
-"""What happens now: the last handoffs, rates, and streams of events for those who look on.
+"""What happens now: rates, and streams of events for those who look on.
 
 Fed by telemetry on the event loop, for each handoff once; what there is to encode is encoded once for all readers,
 and only while there are any.
@@ -7,20 +7,17 @@ and only while there are any.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, NamedTuple
 
-from gateway.admin.events import Ended, Reader, State, event
+from gateway.admin.events import Reader, State, event
 from gateway.admin.filters import Filter
 from gateway.admin.hits import Hits
 from gateway.handoff import Handoff, Outcome
 from gateway.recorded import Decided
 
-MAX_KEPT: Final = 1_000
-"""Handoffs in memory; older ones are forgotten.  Their heads stay, too, each within ``maxHeaderBytes``."""
 MAX_READERS: Final = 32
 """Streams at a time; who comes later is told to come again."""
 TICK_S: Final = 1.0
@@ -47,21 +44,18 @@ class Live:
         """Nobody looks on yet; `now` tells how the gateway is."""
         self._now = now
         self._readers: set[Reader] = set()
-        self._ended: deque[Ended] = deque(maxlen=MAX_KEPT)
         self.hits = Hits()
         self._total = self._refused = self._failed = 0
         self._rates = (0.0, 0.0, 0.0)
 
-    def add(self, handoff: Handoff, decided: Decided) -> None:
+    def add(self, handoff: Handoff, decided: Decided, record: bytes) -> None:
         """A handoff has ended; a sink of telemetry's."""
-        verdict = decided.verdict
-        self._ended.append(Ended(handoff, verdict.packet, decided.head))
         self._total += 1
         if handoff.outcome is Outcome.REFUSED:
             self._refused += 1
         elif handoff.outcome is Outcome.FAILED:
             self._failed += 1
-        self.hits.add(handoff, verdict.shadow)
+        self.hits.add(handoff, decided.verdict.shadow)
         if self._readers:
             self._show(handoff)
 
@@ -71,10 +65,6 @@ class Live:
             if reader.wanted.wants(handoff):
                 encoded = encoded or event("handoff", handoff)
                 reader.offer(encoded)
-
-    def latest(self) -> tuple[Ended, ...]:
-        """The last handoffs, the oldest first; may be called in any thread, since copying is one step."""
-        return tuple(self._ended)
 
     def state(self) -> State:
         """How the gateway is, and how much it has done in the last second."""

@@ -11,9 +11,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin.filters import Filter
-from gateway.admin.live import MAX_KEPT, MAX_READERS, Live
+from gateway.admin.live import MAX_READERS, Live
 from gateway.admin.operators import refused
 from gateway.handoff import Handoff
+from gateway.telemetry.recent import MAX_RECENT, Recent
 
 DEFAULT_LIMIT = 100
 EVENT_STREAM = "text/event-stream"
@@ -49,17 +50,17 @@ def limit_of(request: Request) -> int:
     """The query's ``limit``.
 
     Raises:
-        ValueError: it is no number from 1 to `MAX_KEPT`.
+        ValueError: it is no number from 1 to `MAX_RECENT`.
 
     """
     text = request.query_params.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_KEPT):
-        raise ValueError(f"limit {text[:20]!r}: expected a number from 1 to {MAX_KEPT}")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_RECENT):
+        raise ValueError(f"limit {text[:20]!r}: expected a number from 1 to {MAX_RECENT}")
     return int(text)
 
 
-def live_routes(live: Live) -> list[Route]:
-    """The endpoints over `live`."""
+def live_routes(live: Live, recent: Recent) -> list[Route]:
+    """The endpoints over `live` and `recent`."""
 
     async def stream(request: Request) -> Response:
         try:
@@ -79,9 +80,9 @@ def live_routes(live: Live) -> list[Route]:
         except ValueError as error:
             return refused(400, str(error))
         found: list[Handoff] = []
-        for ended in reversed(live.latest()):
-            if wanted.wants(ended.handoff):
-                found.append(ended.handoff)
+        for handoff in recent.handoffs():
+            if wanted.wants(handoff):
+                found.append(handoff)
                 if len(found) == limit:
                     break
         return json(Handoffs(found))

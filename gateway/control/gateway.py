@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -63,8 +64,11 @@ from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
+from gateway.recorded import Decided, Recorded
 from gateway.recorder import OnFailure, Reader, Recorder
+from gateway.recorder.compose import recorded
 from gateway.recorder.heads import load_signer
+from gateway.recording import record
 from gateway.revocations import Book
 from gateway.routing import Agent
 from gateway.telemetry.approvals import ApprovalMetrics
@@ -78,7 +82,7 @@ from gateway.telemetry.otlp import access_log as logged
 from gateway.telemetry.otlp import access_log_readings, shipping, shipping_readings, tracing_readings
 from gateway.telemetry.otlp import tracing as traced
 from gateway.telemetry.overload import OverloadMetrics
-from gateway.telemetry.recent import Recent
+from gateway.telemetry.recent import MAX_RECENT, Recent
 from gateway.telemetry.recorder import RecorderMetrics
 from gateway.telemetry.revocations import RevocationMetrics
 from gateway.telemetry.shipped import Shipped
@@ -268,7 +272,7 @@ class Gateway:
             sinks=(
                 self.live.add,
                 *((recorder.add,) if recorder is not None else ()),
-                *((lambda handoff, decided: shipped.add(Shipped(handoff, decided)),) if shipped is not None else ()),
+                *((lambda handoff, _, record: shipped.add(Shipped(handoff, record)),) if shipped is not None else ()),
             ),
             exports=(shipped.close,) if shipped is not None else (),
         )
@@ -509,7 +513,7 @@ class Gateway:
             problems: tuple[str, ...] = ()
             if self._files_changed:
                 self._files_changed = False
-                found = await asyncio.to_thread(self._read)
+                found = await asyncio.to_thread(self._read, self._under_way()[-MAX_RECENT:])
                 self._adopt(found)
                 problems = found.problems
             try:
@@ -522,12 +526,28 @@ class Gateway:
                 if not each.done():
                     each.set_result(problems)
 
-    def _read(self) -> Attempt:
+    def _read(self, under_way: Sequence[Decided]) -> Attempt:
         max_flips = self.config.reload.max_flips
         insisted, self._insisted = self._insisted, False
-        guard = None if max_flips is None or insisted else FlipGuard(max_flips, self.recent.latest())
+        guard = None
+        if max_flips is not None and not insisted:
+            guard = FlipGuard(max_flips, [*map(recorded, self.recent.records()), *map(record, under_way)])
         found = attempt(self._path, self.config, self._snapshot, guard, self._everyone)
         return with_secrets(found, self._loaded, self.broker.secrets)
+
+    def _under_way(self) -> list[Decided]:
+        plane = self.plane
+        return [decided for decided, _ in begun_between(plane, -math.inf, math.inf)] if plane is not None else []
+
+    def decision_on(self, flight_id: str) -> Recorded | None:
+        """The latest decision on the packet with this id, if it is under way or ended lately."""
+        if self.plane is not None:
+            self.plane.records.settle()
+        for decided in self._under_way():
+            packet = decided.verdict.packet
+            if packet is not None and packet.id == flight_id:
+                return record(decided)
+        return self.recent.find(flight_id)
 
     def _everyone(self, listed: ListedAgents) -> tuple[Agent, ...]:
         return self.membership.observed(self.membership.composed(listed))

@@ -28,8 +28,8 @@ from gateway.control.tls import TlsContexts, TlsError, tls_files
 from gateway.control.tuning import Settings, settled
 from gateway.decision import Snapshot
 from gateway.documents import DocumentError
-from gateway.recorded import Decided, Flip
-from gateway.recording import flip, record, redecide
+from gateway.recorded import Flip, Recorded
+from gateway.recording import flip, redecide
 
 DEBOUNCE_MS = 200
 """The longest that changes are gathered before they are read; 50 ms of silence end it, too."""
@@ -95,7 +95,8 @@ class FlipGuard:
     """Holds back a set under which too many of the latest packets would come out otherwise."""
 
     max_flips: int
-    latest: Sequence[Decided]
+    latest: Sequence[Recorded]
+    """Decisions, as they were taken."""
 
     def objection(self, in_force: Snapshot, candidate: Snapshot) -> str:
         """Why `candidate` is not to be put in force; empty when it may be.
@@ -104,8 +105,7 @@ class FlipGuard:
         """
         count = total = 0
         first = ""
-        for decided in self.latest:
-            recorded = record(decided)
+        for recorded in self.latest:
             if not recorded.judged:
                 continue
             total += 1

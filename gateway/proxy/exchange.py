@@ -222,7 +222,6 @@ class Exchange:
             log.exception("a decision failed")
             verdict = Refuse(Refusal(Reason.INTERNAL, "the decision failed; see the gateway's log"), None, b"", b"")
         self.decision = Decided(head, caller.principal, verdict, self.snapshot.revision, now, caller.destination)
-        plane.telemetry.decision(self.decision)
         self.trace = plane.telemetry.begin_trace(self.decision)
         if isinstance(verdict, Refuse):
             self.refuse = verdict

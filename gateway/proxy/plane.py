@@ -70,9 +70,6 @@ class Telemetry(Protocol):
     def begin_trace(self, decided: Decided) -> Trace:
         """The trace context that goes on to the agent."""
 
-    def decision(self, decided: Decided) -> None:
-        """A decision was taken."""
-
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
 

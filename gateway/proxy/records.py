@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 0.01
 """How long an ended exchange waits for its record, at most."""
-MAX_WAITING = 256
+MAX_WAITING = 32
 """As many are recorded at once."""
 MAX_LOGGED_CHARACTERS = 512
 

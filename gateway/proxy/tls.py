@@ -62,8 +62,8 @@ class TlsLayer:
                     self.peer_closed = True
                     break
                 pieces.append(piece)
-                # Asking for more when nothing is left costs an exception: look first.
-                if not incoming.pending and not self._object.pending():
+                # Asking for more when nothing is left costs an exception: look first.  Less than a record is all of it.
+                if not incoming.pending and (len(piece) < _READ_BYTES or not self._object.pending()):
                     break
         except ssl.SSLWantReadError:
             pass

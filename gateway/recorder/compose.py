@@ -21,6 +21,11 @@ _encode = msgspec.json.Encoder().encode
 
 def record_of(handoff: Handoff, decided: Decided) -> bytes:
     """The record of a handoff: a `Record`, as JSON on one line."""
+    return texts_of(handoff, decided)[1]
+
+
+def texts_of(handoff: Handoff, decided: Decided) -> tuple[bytes, bytes]:
+    """A handoff and its record, each as JSON on one line."""
     head, verdict = decided.head, decided.verdict
     agent, reason, policy, rule = decided_by(verdict)
     judged = Judged(
@@ -43,14 +48,16 @@ def record_of(handoff: Handoff, decided: Decided) -> bytes:
         rest = Addition(judged, eligible, len(agents), verdict.content_digest.decode("latin-1"))
     else:
         rest = Addition(judged)
+    line = whole = _encode(handoff)
     path = head.path.partition(b"?")[0]
     if len(path) != len(handoff.path) or len(head.authority) != len(handoff.authority):
         # The access log cuts what is very long; a decision may depend on all of it.
-        handoff = msgspec.structs.replace(
+        uncut = msgspec.structs.replace(
             handoff, path=path.decode("latin-1"), authority=head.authority.decode("latin-1")
         )
+        whole = _encode(uncut)
     # Each is an object; together they are one, as if it had been made of all the values at once, which costs twice.
-    return b"%s,%s" % (_encode(handoff)[:-1], _encode(rest)[1:])
+    return line, b"%s,%s" % (whole[:-1], _encode(rest)[1:])
 
 
 def open_record(decided: Decided, agent: str) -> bytes:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.documents import DocumentError
 from gateway.handoff import Handoff
 from gateway.recorded import Decided
-from gateway.recorder.compose import open_record, record_of
+from gateway.recorder.compose import open_record
 from gateway.recorder.erase import Request, erase, erase_alone, requests_in
 from gateway.recorder.heads import Signer
 from gateway.recorder.line import Kind, Lost
@@ -52,8 +52,8 @@ class _Told(NamedTuple):
     done: threading.Event
 
 
-_Item = tuple[Handoff | str, Decided]
-"""A handoff that ended, or who has one that has not."""
+_Item = bytes | tuple[str, Decided]
+"""The record of a handoff that ended, or who has one that has not."""
 
 
 class Recorder:
@@ -96,8 +96,8 @@ class Recorder:
         self._batch: list[_Item] = []
         self._timer: TimerHandle | None = None
         self._accepted = 0
-        self._overflown = 0
-        """Lost on the loop, for there were too many; `_spoilt` were lost in the thread, by a defect."""
+        self._dropped = 0
+        """Lost on the loop, for there were too many, or by a defect; `_spoilt` were lost in the thread, by a defect."""
         self._spoilt = 0
         self._lost_since = 0.0
         self._behind = False
@@ -122,9 +122,12 @@ class Recorder:
 
     # -- on the loop ------------------------------------------------------------------------------------
 
-    def add(self, handoff: Handoff, decided: Decided) -> None:
-        """A handoff ended."""
-        self._gather((handoff, decided))
+    def add(self, handoff: Handoff, decided: Decided, record: bytes) -> None:
+        """A handoff ended, of which `record` is kept; empty where a defect has kept it from being made."""
+        if record:
+            self._gather(record)
+        else:
+            self._lose()
 
     def add_open(self, under_way: Iterable[tuple[Decided, str]]) -> None:
         """Handoffs that have been under way for long, and the agents that have them: so that they leave a trace."""
@@ -133,13 +136,16 @@ class Recorder:
 
     def _gather(self, item: _Item) -> None:
         if self._accepted - self._settled >= MAX_PENDING:
-            self._lost_since = self._lost_since or self._clock()
-            self._overflown += 1
+            self._lose()
             return
         self._accepted += 1
         self._batch.append(item)
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_INTERVAL_S, self._flush)
+
+    def _lose(self) -> None:
+        self._lost_since = self._lost_since or self._clock()
+        self._dropped += 1
 
     def _flush(self) -> None:
         self._timer = None
@@ -169,7 +175,7 @@ class Recorder:
     @property
     def lost(self) -> int:
         """Records that could not be kept."""
-        return self._overflown + self._spoilt
+        return self._dropped + self._spoilt
 
     @property
     def unsynced(self) -> int:
@@ -277,9 +283,11 @@ class Recorder:
                 self._slice.append(content)
 
     def _content(self, item: _Item) -> bytes:
-        what, decided = item
+        if isinstance(item, bytes):
+            return item
+        agent, decided = item
         try:
-            return record_of(what, decided) if isinstance(what, Handoff) else open_record(decided, what)
+            return open_record(decided, agent)
         except Exception:
             log.exception("a record could not be made")
             self._lost_since = self._lost_since or self._clock()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import ClassVar, Protocol
 
+import msgspec
+
 from gateway.handoff import Handoff
 from gateway.telemetry.export import Export
 from gateway.telemetry.flood import WINDOW_S, Flood
@@ -27,8 +29,8 @@ class Target(Protocol):
     def dropped(self) -> int:
         """Lines that it could not take."""
 
-    def write(self, said: Handoff | Suppressed, trace: Trace | None) -> None:
-        """Take a line."""
+    def write(self, said: Handoff | Suppressed, text: bytes, trace: Trace | None) -> None:
+        """Take a line: what is said, and that as JSON."""
 
     def close(self) -> None:
         """Take no more."""
@@ -47,9 +49,9 @@ class ToLines:
         """Lines that could not be written."""
         return self._writer.dropped
 
-    def write(self, said: Handoff | Suppressed, trace: Trace | None) -> None:
+    def write(self, said: Handoff | Suppressed, text: bytes, trace: Trace | None) -> None:
         """Take a line."""
-        self._writer.write(said)
+        self._writer.write(text)
 
 
 class ToCollector:
@@ -64,7 +66,7 @@ class ToCollector:
         """Log records that the collector did not take."""
         return sum(self._export.dropped.values())
 
-    def write(self, said: Handoff | Suppressed, trace: Trace | None) -> None:
+    def write(self, said: Handoff | Suppressed, text: bytes, trace: Trace | None) -> None:
         """Take a line."""
         if trace is None or not trace.base:
             self._export.add(Line(said))
@@ -109,10 +111,10 @@ class AccessLog:
         """Let other numbers of lines pass in a second."""
         self._flood.retune(max_lines, max_refused_lines)
 
-    def write(self, handoff: Handoff, trace: Trace | None = None) -> None:
-        """Log it, unless there are too many."""
+    def write(self, handoff: Handoff, text: bytes, trace: Trace | None = None) -> None:
+        """Log it, of which `text` is the JSON, unless there are too many."""
         if self._flood.admits(handoff, self._loop.time()):
-            self._target.write(handoff, trace)
+            self._target.write(handoff, text, trace)
         elif self._timer is None:
             self._timer = self._loop.call_later(WINDOW_S, self._tell)
 
@@ -120,7 +122,7 @@ class AccessLog:
         self._timer = None
         told = self._flood.told(self._clock())
         if told is not None:
-            self._target.write(told, None)
+            self._target.write(told, msgspec.json.encode(told), None)
 
     def close(self) -> None:
         """Write what is left."""

@@ -1,4 +1,4 @@
-"""Lines of JSON, written by a thread of their own."""
+"""Lines, written by a thread of their own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
-
-import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,6 @@ class LineWriter:
         self.name = name
         self.dropped = 0
         self._loop = loop
-        self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
         self._pending = 0
         self._timer: TimerHandle | None = None
@@ -59,12 +56,12 @@ class LineWriter:
         self._worker = threading.Thread(target=self._write, name=name, daemon=True)
         self._worker.start()
 
-    def write(self, line: msgspec.Struct) -> None:
-        """Write `line`, soon."""
+    def write(self, line: bytes) -> None:
+        """Write `line`, which has no end yet, soon."""
         if self._pending > MAX_PENDING_BYTES:
             self.dropped += 1
             return
-        self._lines.append(self._encode(line))
+        self._lines.append(line)
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_INTERVAL_S, self._flush)
 

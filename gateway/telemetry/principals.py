@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import Enum
 from itertools import pairwise
 
-from gateway.documents import Spec
 from gateway.telemetry.families import OTHER
 
 MAX_KNOWN = 10_000
@@ -22,13 +21,6 @@ class PrincipalGroup(Enum):
     TRUST_DOMAIN = "trust-domain"
     NONE = "none"
     """All are of one group, without a name."""
-
-
-class MetricsSpec(Spec):
-    """How metrics are counted."""
-
-    principal_group: PrincipalGroup = PrincipalGroup.NAMESPACE
-    """By what of their ids callers are grouped; ids themselves are never labels."""
 
 
 class Principals:

@@ -10,8 +10,6 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.sdk.resources import Resource
 
 from gateway.handoff import Handoff
-from gateway.recorded import Decided
-from gateway.recorder.compose import record_of
 from gateway.telemetry.export import let_others_run
 from gateway.telemetry.log_records import Line, in_one_message, log_record
 from gateway.telemetry.ways import Way
@@ -20,14 +18,14 @@ RECORD_EVENT = "phoenixflight.record"
 
 
 class Shipped(NamedTuple):
-    """A handoff that ended, and the decision that it began with."""
+    """A handoff that ended, and its record."""
 
     handoff: Handoff
-    decided: Decided
+    record: bytes
 
 
 class Records:
-    """Records of the flight recorder; made in the export's thread, as the recorder makes its own in its thread."""
+    """Records of the flight recorder."""
 
     name = "flight records"
     max_batch = 64
@@ -62,5 +60,5 @@ def record_message(shipped: Shipped) -> LogRecord:
     """The record, as JSON, in the body; the handoff's fields as attributes, as the access log has them."""
     message = log_record(Line(shipped.handoff))
     message.event_name = RECORD_EVENT
-    message.body.string_value = record_of(shipped.handoff, shipped.decided).decode()
+    message.body.string_value = shipped.record.decode()
     return message

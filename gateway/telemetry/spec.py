@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.documents import Duration, ErrorAt, Spec
-from gateway.telemetry.principals import MetricsSpec
+from gateway.telemetry.principals import PrincipalGroup
 
 _FIELD_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -28,6 +28,13 @@ def _http_url(text: str) -> str:
     except ValueError as error:
         raise ValueError(f"not a URL: {error}") from None
     return text
+
+
+class MetricsSpec(Spec):
+    """How metrics are counted."""
+
+    principal_group: PrincipalGroup = PrincipalGroup.NAMESPACE
+    """By what of their ids callers are grouped; ids themselves are never labels."""
 
 
 class OtlpProtocol(Enum):

@@ -1,14 +1,16 @@
-"""One call records a handoff everywhere; another one a decision."""
+"""One call records a handoff everywhere."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 
 from gateway.handoff import Handoff
 from gateway.recorded import Decided
+from gateway.recorder.compose import texts_of
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -16,8 +18,11 @@ from gateway.telemetry.spec import TelemetrySpec
 from gateway.telemetry.trace import Trace
 from gateway.telemetry.tracing import Tracing
 
-Sink = Callable[[Handoff, Decided], None]
-"""Takes a record of a handoff that ended, and the decision that it began with."""
+log = logging.getLogger(__name__)
+
+Sink = Callable[[Handoff, Decided, bytes], None]
+"""Takes a handoff that ended, the decision that it began with, and the record of both, which is empty where a defect
+has kept it from being made."""
 
 
 class Telemetry:
@@ -48,18 +53,22 @@ class Telemetry:
         self.judged_again = metrics.judged_again
         metrics.lines_dropped = lambda: {access_log.name: access_log.dropped} if access_log is not None else {}
 
-    def decision(self, decided: Decided) -> None:
-        """A decision was taken."""
-        self.recent.add(decided)
-
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
         self.metrics.handoff(handoff, gateway_s, duration_s, sampled=bool(trace.base and trace.flags & 1))
-        if self.access_log is not None:
-            self.access_log.write(handoff, trace)
+        line = record = b""
+        try:
+            line, record = texts_of(handoff, decided)
+        except Exception:
+            self.defect()
+            log.exception("a record could not be made")
+        else:
+            self.recent.add(record)
+            if self.access_log is not None:
+                self.access_log.write(handoff, line, trace)
         self._ended(handoff, decided, trace)
         for sink in self._sinks:
-            sink(handoff, decided)
+            sink(handoff, decided, record)
 
     def retune(self, spec: TelemetrySpec) -> None:
         """Sample spans and log lines at other rates."""

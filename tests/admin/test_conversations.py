@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin.conversations import MAX_SHOWN, amounts, whole
-from gateway.admin.events import Ended
 from gateway.admin.forest import MAX_DEPTH, Node, forest
-from gateway.handoff import Handoff, Outcome
-from gateway.messages import RequestHead
+from gateway.handoff import Outcome
+from gateway.recorder import Record
+from gateway.recorder.record import Judged
+from gateway.telemetry.recent import Recent
 from tests.admin.operators import held, operator, packet, with_token
 from tests.conftest import RawAgent, RunningGateway, StartGateway, member
 from tests.waiting import eventually
@@ -119,15 +121,17 @@ def spending(agent: RawAgent, connection: Any) -> None:
 
 
 def test_what_is_shown_of_a_conversation_is_bounded_and_memory_knows_best_what_is_open() -> None:
-    head = RequestHead(b"POST", b"https", b"mesh", b"/", [])
+    def of(at: int, outcome: Outcome = Outcome.COMPLETED) -> Record:
+        time = TIME + timedelta(seconds=at)
+        return Record(time, outcome, f"p{at}", "c", parent=f"p{at - 1}", decided=Judged(True))
 
-    def of(at: int, outcome: Outcome = Outcome.COMPLETED) -> Ended:
-        return Ended(Handoff(TIME + timedelta(seconds=at), outcome, f"p{at}", "c", parent=f"p{at - 1}"), None, head)
-
-    found = whole("conversation", "c", None, [of(at) for at in range(MAX_SHOWN + 5)])
+    found = whole("conversation", "c", None, Recent(), [of(at) for at in range(MAX_SHOWN + 5)])
     assert found.more
     assert sum(1 for _ in walk(found.handoffs)) == MAX_SHOWN
-    (node,) = whole("conversation", "c", None, [of(0, Outcome.OPEN), of(0)]).handoffs
+    recent = Recent()
+    recent.add(msgspec.json.encode(of(0)))
+    recent.add(msgspec.json.encode(msgspec.structs.replace(of(1), conversation="another")))
+    (node,) = whole("conversation", "c", None, recent, [of(0, Outcome.OPEN)]).handoffs
     assert node["outcome"] == "completed"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.recorder import Reader, Recorder, RecorderSpec, writer
+from gateway.recorder.compose import record_of
 from gateway.recorder.erase import Request
 from gateway.recorder.folder import verify_folder
 from gateway.recorder.heads import Signer
@@ -33,7 +34,8 @@ def recorder(folder: Path, refusing: Refusing | None = None, signer: Signer | No
 
 def hand_off(running: Recorder, *more: tuple[bytes, bytes]) -> None:
     decision = decided(*more)
-    running.add(ended(decision), decision)
+    handoff = ended(decision)
+    running.add(handoff, decision, record_of(handoff, decision))
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -163,7 +163,8 @@ async def test_a_log_that_is_closed_has_told_of_everything(tmp_path: Path) -> No
     loop = asyncio.get_running_loop()
     log = AccessLog(loop, ToLines(LineWriter(loop, "access log", path)), Flood(100, 1), lambda: NOW)
     for _ in range(10):
-        log.write(Handoff(NOW, Outcome.REFUSED, reason="denied-by-policy"))
+        refused = Handoff(NOW, Outcome.REFUSED, reason="denied-by-policy")
+        log.write(refused, msgspec.json.encode(refused))
     log.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line.get("suppressed") for line in lines] == [None, 9]
@@ -178,7 +179,7 @@ async def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path, monkeypa
     monkeypatch.setattr("gateway.telemetry.lines.LOOK_INTERVAL_S", 0.0)
     path, moved = tmp_path / "access.log", tmp_path / "access.log.1"
     writer = LineWriter(asyncio.get_running_loop(), "access log", path)
-    completed = Handoff(NOW, Outcome.COMPLETED)
+    completed = msgspec.json.encode(Handoff(NOW, Outcome.COMPLETED))
 
     async def written(to: Path, lines: int) -> None:
         writer.write(completed)

@@ -40,7 +40,7 @@ async def test_lines_of_two_writers_stay_whole_in_a_pipe_that_is_read_slowly(tmp
     reader = threading.Thread(target=read)
     for number in range(LINES):
         for writer in writers:
-            writer.write(Line(writer.name, number, "x" * (number * 7 % 3000)))
+            writer.write(msgspec.json.encode(Line(writer.name, number, "x" * (number * 7 % 3000))))
         if number % 50 == 0:
             await asyncio.sleep(0.06)
             if not reader.is_alive():
@@ -69,7 +69,7 @@ async def test_a_disk_that_is_full_costs_the_lines_and_one_line_in_the_log(caplo
     writer = LineWriter(asyncio.get_running_loop(), "access log", Path("/dev/full"))
     with caplog.at_level(logging.INFO, "gateway"):
         for number in range(1, 4):
-            writer.write(Line("a", number, "text"))
+            writer.write(msgspec.json.encode(Line("a", number, "text")))
             while writer.dropped < number:  # noqa: ASYNC110 - a thread counts them
                 await asyncio.sleep(0.01)
         writer.close()
