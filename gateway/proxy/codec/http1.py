@@ -15,6 +15,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import ClassVar
 
 import httptools
 
@@ -91,37 +92,38 @@ def _end_to_end(fields: Fields) -> Fields:
 class _Rejected(ValueError):
     """What the peer sent is refused; the message says why."""
 
-    abuse = ""
+    # Of the class: compiled, an exception does not get what it would begin with as an object.
+    abuse: ClassVar[str] = ""
 
 
 class _TooLarge(_Rejected):
     """A header section over its limit."""
 
-    abuse = "header-list-too-large"
+    abuse: ClassVar[str] = "header-list-too-large"
 
 
 class _TooMany(_TooLarge):
     """A header section of too many fields."""
 
-    abuse = "too-many-headers"
+    abuse: ClassVar[str] = "too-many-headers"
 
 
 class _Overhead(_Rejected):
     """A chunked body of little but framing."""
 
-    abuse = "chunk-overhead"
+    abuse: ClassVar[str] = "chunk-overhead"
 
 
 class _Pipelined(_Rejected):
     """Too many requests before an answer."""
 
-    abuse = "pipeline-flood"
+    abuse: ClassVar[str] = "pipeline-flood"
 
 
 class _Blank(_Rejected):
     """Empty lines without end."""
 
-    abuse = "empty-lines"
+    abuse: ClassVar[str] = "empty-lines"
 
 
 def _check_length(value: bytes) -> None:
