@@ -16,8 +16,8 @@ install: $(VENV)/.demo
 demo: $(VENV)/.demo
 	$(BIN)/phoenixflight demo
 
-# Where HTTP/2 on nghttp2 could be compiled, the suite runs on it, and what tells of the wire runs on jh2 as well.
-HTTP2_TESTS := $(addprefix tests/conformance/test_,abuse_http2.py bodies.py drain.py http2.py smuggling.py) \
+# Where codecs could be compiled, the suite runs on them, and what tells of the wire runs on jh2 and httptools as well.
+WIRE_TESTS := $(addprefix tests/conformance/test_,abuse_http1.py abuse_http2.py bodies.py drain.py http1.py http2.py smuggling.py) \
 	tests/integration/test_h2spec.py
 
 test: $(VENV)/.dev
@@ -25,8 +25,8 @@ test: $(VENV)/.dev
 	$(BIN)/python tools/native
 	$(BIN)/pytest $(PYTEST_ARGS)
 ifneq ($(origin PYTEST_ARGS),command line)
-	! ls gateway/proxy/codec/_nghttp2*.so >/dev/null 2>&1 || \
-		PHOENIXFLIGHT_HTTP2=jh2 $(BIN)/pytest $(PYTEST_ARGS) $(HTTP2_TESTS)
+	! ls gateway/proxy/codec/_*.so >/dev/null 2>&1 || \
+		PHOENIXFLIGHT_HTTP1=httptools PHOENIXFLIGHT_HTTP2=jh2 $(BIN)/pytest $(PYTEST_ARGS) $(WIRE_TESTS)
 endif
 
 native: $(VENV)/.dev
@@ -108,4 +108,4 @@ $(BENCH_VENV)/.bench: pyproject.toml $(shell find gateway -name '*.py' -o -name 
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) certs site bench/out gateway/proxy/codec/_nghttp2*.so
+	rm -rf $(VENV) $(BENCH_VENV) certs site bench/out gateway/proxy/codec/_*.so

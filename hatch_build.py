@@ -1,4 +1,4 @@
-"""A compiled wheel holds the HTTP/2 codec on nghttp2, where that can be compiled: HATCH_BUILD_HOOKS_ENABLE=1."""
+"""A compiled wheel holds the codecs that are in C, as far as they can be compiled: HATCH_BUILD_HOOKS_ENABLE=1."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ class NativeHook(BuildHookInterface):
     """Runs tools/native, and takes what it made into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        made = runpy.run_path(str(Path(self.root, "tools", "native")))["build"](Path(self.root))
-        if made is not None:
+        for made in runpy.run_path(str(Path(self.root, "tools", "native")))["build"](Path(self.root)):
             build_data["artifacts"].append(f"/{made.relative_to(self.root)}")
             build_data["pure_python"] = False
             build_data["infer_tag"] = True

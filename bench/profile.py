@@ -39,7 +39,7 @@ _RULES = [
         ("telemetry", r"\b(vfs_(write|fsync)|ext4_|xfs_|ovl_|ksys_write|do_fsync)"),
         ("TLS", r"lib(ssl|crypto)|/_ssl\.|CPyDef_tls_"),
         ("HTTP/2 codec", r"nghttp2|jh2|_hazmat|CPyDef_(http2|budget|trailers)_"),
-        ("HTTP/1.1 codec", r"llhttp|httptools|CPyDef_http1_"),
+        ("HTTP/1.1 codec", r"llhttp|httptools|\b_http1\.|CPyDef_http1_"),
         ("telemetry", r"msgspec|CPyDef_(telemetry|metrics|families|records)_"),
         ("decision", r"CPyDef_(decision|packet|load|placement|gate)_"),
         ("protections", r"CPyDef_(door|queue|caps|manners|health)_"),

@@ -28,7 +28,7 @@ from gateway.admin.revocations import revocation_routes
 from gateway.admin.snapshot import described
 from gateway.admin.stream import live_routes
 from gateway.proxy import exchange
-from gateway.proxy.codec import HTTP2_IMPLEMENTATION
+from gateway.proxy.codec import HTTP1_IMPLEMENTATION, HTTP2_IMPLEMENTATION
 from gateway.telemetry.exposition import OPENMETRICS, PLAIN, asks_for_openmetrics, in_slices
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def make_app(gateway: Gateway, access: Access | None = None) -> Starlette:
             {
                 "version": __version__,
                 "pid": os.getpid(),
+                "http1": HTTP1_IMPLEMENTATION,
                 "http2": HTTP2_IMPLEMENTATION,
                 "compiled": not str(exchange.__file__).endswith(".py"),
                 "event_loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],

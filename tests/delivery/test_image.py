@@ -110,7 +110,7 @@ def test_it_runs_as_nobody_on_a_root_that_cannot_be_written_and_stops_cleanly(tm
                 subprocess.run(entering(tmp_path, "phoenixflight", "health", *arguments), check=False).returncode == 0
             )
         told = gateway.admin("/status").json()
-        assert (told["compiled"], told["http2"]) == (True, "nghttp2")
+        assert (told["compiled"], told["http1"], told["http2"]) == (True, "native", "nghttp2")
         status = Path(f"/proc/{process.pid}/status").read_text()
         assert re.search(rf"^Uid:\s+{NOBODY}\s+{NOBODY}\s", status, re.MULTILINE)
         assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import httptools
 import msgspec
@@ -12,6 +13,7 @@ from gateway.messages import RequestHead, ResponseHead
 from gateway.proxy.codec import Event, Http1Client, Http1Server, RequestReceived, ServerCodec
 from tests.fuzz import pieces
 from tests.fuzz.messages import Message, Reader
+from tests.proxy.codec.plainly import as_usual, by_llhttp
 
 _MAX_HEADER_BYTES = 8192
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -19,16 +21,16 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def check(data: bytes) -> None:
-    """Where the bytes are cut changes nothing, and every request is one request for the agent, too."""
+    """Where the bytes are cut and who reads them changes nothing, and every request is one for the agent, too."""
     seed, wire = data[:1], data[1:]
     whole, cut = _read([wire]), _read(pieces(wire, seed[0] if seed else 0))
-    assert _told(whole) == _told(cut)
+    assert _told(whole) == _told(cut) == _told(_read([wire], by_llhttp))
     for message in whole.messages.values():
         check_onward(message)
 
 
-def _read(parts) -> Reader:
-    server = Http1Server(scheme=b"http", max_header_bytes=_MAX_HEADER_BYTES)
+def _read(parts, made: Callable[[Callable[[], Http1Server]], Http1Server] = as_usual) -> Reader:
+    server = made(lambda: Http1Server(scheme=b"http", max_header_bytes=_MAX_HEADER_BYTES))
     reader = Reader()
     for part in parts:
         _serve(server, reader, server.receive(part))

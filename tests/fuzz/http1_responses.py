@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.messages import RequestHead, ResponseHead
 from gateway.proxy.codec import Http1Client, Http1Server
 from tests.fuzz import pieces
 from tests.fuzz.messages import Message, Reader
+from tests.proxy.codec.plainly import as_usual, by_llhttp
 
 _METHODS = (b"POST", b"HEAD", b"GET")
 
 
 def check(data: bytes) -> None:
-    """Where the bytes are cut changes nothing, and every answer is one answer for the caller, too."""
+    """Where the bytes are cut and who reads them changes nothing, and every answer is one for the caller, too."""
     mode, wire = (data[0] if data else 0), data[1:]
     method = _METHODS[mode % 3]
     protocol = b"websocket" if mode & 0x40 and method == b"GET" else b""
     whole, cut = (_read(method, protocol, parts) for parts in ([wire], pieces(wire, mode)))
-    assert _told(whole) == _told(cut)
+    assert _told(whole) == _told(cut) == _told(_read(method, protocol, [wire], by_llhttp))
     for _, head in whole.interim:
         assert head.status != 101
     if not protocol:
@@ -26,8 +27,13 @@ def check(data: bytes) -> None:
             _check_onward(method, message)
 
 
-def _read(method: bytes, protocol: bytes, parts: Iterable[bytes]) -> Reader:
-    client = Http1Client(entropy=bytes, max_header_bytes=8192)
+def _read(
+    method: bytes,
+    protocol: bytes,
+    parts: Iterable[bytes],
+    made: Callable[[Callable[[], Http1Client]], Http1Client] = as_usual,
+) -> Reader:
+    client = made(lambda: Http1Client(entropy=bytes, max_header_bytes=8192))
     head = RequestHead(b"CONNECT" if protocol else method, b"http", b"agent", b"/", [], protocol)
     stream = client.send_request(head, ended=not protocol)
     client.output()

@@ -96,7 +96,7 @@ export function health(section, app) {
     const made = [
       card("Process", facts([
         ["Version", status.version], ["Process", pid ?? status.pid], ["Restarts", restarts],
-        ["HTTP/2", status.http2], ["Data plane", status.compiled ? "compiled" : "interpreted"], ["Event loop", status.event_loop],
+        ["HTTP/1.1", status.http1], ["HTTP/2", status.http2], ["Data plane", status.compiled ? "compiled" : "interpreted"], ["Event loop", status.event_loop],
       ])),
       card("Certificates", facts([["Read", moment(status.certificates_since, { day: true, milliseconds: false })]]), told(status.certificates)),
     ];
@@ -106,7 +106,7 @@ export function health(section, app) {
     if (status.shared_replay !== null && status.shared_replay !== undefined) {
       made.push(card("Redis", facts([["Replay memory", status.shared_replay], ["Leases", status.shared_leases], ["Ledger", status.shared_ledger]])));
     }
-    const known = new Set(["version", "pid", "http2", "compiled", "event_loop", "ready", "revision", "since", "files", "in_step_with_files", "needs_restart", "last_refused",
+    const known = new Set(["version", "pid", "http1", "http2", "compiled", "event_loop", "ready", "revision", "since", "files", "in_step_with_files", "needs_restart", "last_refused",
       "warnings", "history", "certificates_since", "certificates", "shared_replay", "shared_leases", "shared_ledger", "membership", "workers"]);
     for (const [name, value] of Object.entries({ ...(title ? {} : whole), ...status })) {
       if (!known.has(name) && value !== null) made.push(card(name.replaceAll("_", " "), told(value)));

@@ -22,8 +22,10 @@ from gateway.proxy.codec.events import (
 )
 from gateway.proxy.codec.http1 import Http1Client, Http1Server
 from gateway.proxy.codec.implementation import HTTP2_IMPLEMENTATION, Http2Client, Http2Server
+from gateway.proxy.codec.plain import HTTP1_IMPLEMENTATION
 
 __all__ = [
+    "HTTP1_IMPLEMENTATION",
     "HTTP2_IMPLEMENTATION",
     "ClientCodec",
     "Codec",

@@ -3,6 +3,10 @@
 llhttp runs in its strict mode: both lengths, a bad chunk, a bare LF, obs-fold and their like are errors.  What it
 leaves to its user is done here: one Host, the forms of the request target, framing of what we send, holding back
 pipelined requests, and the two shapes of an upgrade (``Upgrade: websocket`` outside, RFC 8441 inside).
+
+A message whose head is whole and plain need not go through llhttp, with a call for each of its parts: `plain` reads
+the head, and its body is so many bytes.  llhttp then stays where it is, at the beginning of a message, and the events
+are those that it would have led to.  Whatever is unusual, or wrong, is llhttp's to judge.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import ClassVar
 
 import httptools
 
@@ -27,6 +32,7 @@ from gateway.proxy.codec.events import (
     TrailersReceived,
     Writable,
 )
+from gateway.proxy.codec.plain import read_request, read_response, write_request, write_response
 from gateway.proxy.codec.trailers import for_agents, for_callers
 
 _HOP_BY_HOP = frozenset(
@@ -44,6 +50,8 @@ _REASON = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STATUS_LINE = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in _REASON.items()}
 _BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+_NO_BODY = b"content-length: 0\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _MAX_HELD = 4
 """Events of pipelined requests, a read of body each at most, at which no more is read."""
@@ -85,37 +93,38 @@ def _end_to_end(fields: Fields) -> Fields:
 class _Rejected(ValueError):
     """What the peer sent is refused; the message says why."""
 
-    abuse = ""
+    # Of the class: compiled, an exception does not get what it would begin with as an object.
+    abuse: ClassVar[str] = ""
 
 
 class _TooLarge(_Rejected):
     """A header section over its limit."""
 
-    abuse = "header-list-too-large"
+    abuse: ClassVar[str] = "header-list-too-large"
 
 
 class _TooMany(_TooLarge):
     """A header section of too many fields."""
 
-    abuse = "too-many-headers"
+    abuse: ClassVar[str] = "too-many-headers"
 
 
 class _Overhead(_Rejected):
     """A chunked body of little but framing."""
 
-    abuse = "chunk-overhead"
+    abuse: ClassVar[str] = "chunk-overhead"
 
 
 class _Pipelined(_Rejected):
     """Too many requests before an answer."""
 
-    abuse = "pipeline-flood"
+    abuse: ClassVar[str] = "pipeline-flood"
 
 
 class _Blank(_Rejected):
     """Empty lines without end."""
 
-    abuse = "empty-lines"
+    abuse: ClassVar[str] = "empty-lines"
 
 
 def _check_length(value: bytes) -> None:
@@ -158,6 +167,10 @@ class _Http1:
         self._raw = False
         self._chunked = False
         self._failed = False
+        self._fresh = True
+        """llhttp has not begun a message, and was not told that there will be none."""
+        self._left_bytes = 0
+        """Of a plain message's body, what has not been read."""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one field, of the head or of the trailers."""
@@ -243,8 +256,8 @@ class _Http1:
         self._unparsed_bytes = self._section_bytes = self._blank_bytes = self._framing_bytes = 0
         self._fields = []
 
-    def _feed(self, data: bytes) -> None:
-        """Parse `data`; a section that never ends is stopped here, before its last field is whole."""
+    def _count(self, data: bytes) -> None:
+        """Count `data` as what it begins in: a head, what is between messages, or a body."""
         if self._begun:
             self._unparsed_bytes += len(data)
         elif self._in_head:
@@ -253,6 +266,31 @@ class _Http1:
                 raise _Blank("nothing but empty lines")
         else:
             self._framing_bytes += len(data)
+
+    def _plain_begun(self, length: int) -> None:
+        """A plain head was read, of a message with a body of `length` bytes."""
+        self._unparsed_bytes = self._blank_bytes = self._framing_bytes = 0
+        self._in_head = self._begun = False
+        self._left_bytes = length
+
+    def _plain_body(self, data: bytes, at: int) -> int:
+        """Take what `data` has at `at` of a plain message's body; gives where that ends."""
+        body = data[at : at + self._left_bytes]
+        size = len(body)
+        if size:
+            self._left_bytes -= size
+            self._framing_bytes -= 17 * size
+            self._events.append(DataReceived(self._reading, body, size))
+            if not self._left_bytes:
+                self._complete()
+        return at + size
+
+    def _complete(self) -> None:
+        """The message being read is whole."""
+        raise NotImplementedError
+
+    def _feed(self, data: bytes) -> None:
+        """Have llhttp parse `data`; a section that never ends is stopped here, before its last field is whole."""
         try:
             self._parser.feed_data(data)
         finally:
@@ -306,6 +344,7 @@ class Http1Server(_Http1):
         self._replaying = False
         self._framing: Fields = []
         """Body framing of a request whose upgrade was not taken, until a fresh parser knows it."""
+        self._read_plain = read_request
 
     @property
     def backlogged(self) -> bool:
@@ -325,7 +364,10 @@ class Http1Server(_Http1):
             self._events.append(DataReceived(self._reading, data, len(data)))
             return self._take()
         try:
-            self._feed(data)
+            self._count(data)
+            data = self._receive_plain(data)
+            if data:
+                self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
             if self._tunnel:
@@ -337,6 +379,30 @@ class Http1Server(_Http1):
         except (httptools.HttpParserError, _Rejected) as error:
             return self._fail(error)
         return self._take()
+
+    def _receive_plain(self, data: bytes) -> bytes:
+        """Take the plain requests that `data` begins with; gives what is left of it, for llhttp."""
+        read = self._read_plain
+        if read is None:
+            return data
+        at = self._plain_body(data, 0)
+        while self._fresh and self._in_head and not self._begun and at < len(data):
+            if self._reading - self._serving > MAX_PIPELINED:
+                break  # llhttp's turn to see that there is one more
+            found = read(data, at, self._max_header_bytes, self._max_headers)
+            if found is None:
+                break
+            at, method, target, host, fields, length = found
+            self._plain_begun(length)
+            self._manners[self._reading] = True, False, False
+            self._ended_at_head = ended = length == 0
+            head = RequestHead(method, self._scheme, host, target, fields)
+            self._events.append(RequestReceived(self._reading, head, ended))
+            if ended:
+                self._complete()
+            else:
+                at = self._plain_body(data, at)
+        return data[at:]
 
     def receive_eof(self) -> list[Event]:
         if self._raw:
@@ -397,6 +463,7 @@ class Http1Server(_Http1):
         llhttp stops at such a head, so a fresh parser is led past one with the same framing.
         """
         self._parser = httptools.HttpRequestParser(self)
+        self._fresh = True
         if self._framing:
             framing = b"".join(b"%s: %s\r\n" % item for item in self._framing)
             self._framing = []
@@ -525,6 +592,10 @@ class Http1Server(_Http1):
         """httptools: the request is whole."""
         if self._framing or self._tunnel:
             return  # an upgrade: what follows is a tunnel, or a body that a fresh parser will read
+        self._fresh = self._parser.should_keep_alive()  # trailers may have said otherwise than the head
+        self._complete()
+
+    def _complete(self) -> None:
         if not self._ended_at_head:
             self._events.append(self._message_ended())
         self._reading += 1
@@ -537,50 +608,45 @@ class Http1Server(_Http1):
 
     def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
         status = head.status
-        out = self._out
         if status < 200:
-            if self._old:
-                return  # RFC 9110 section 15.2: never to an HTTP/1.0 client
-            self._write_head(status, head.fields)
-            out.append(b"\r\n")
+            if not self._old:  # RFC 9110 section 15.2: never to an HTTP/1.0 client
+                self._write_head(status, head.fields)
             return
         key = self._upgrade_key.pop(stream, None)
         if key is not None and 200 <= status < 300:
-            self._write_head(101, head.fields)
-            out += (b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ", _accept_for(key))
-            out.append(b"\r\n\r\n")
+            accept = b"upgrade: websocket\r\nsec-websocket-accept: " + _accept_for(key)
+            self._write_head(101, head.fields, b"", b"connection: upgrade\r\n" + accept + b"\r\n\r\n")
             return
         if self._raw:
             if 200 <= status < 300:  # RFC 9110 section 9.3.6: no framing fields in a 2xx to CONNECT
                 self._write_head(status, head.fields)
-                out.append(b"\r\n")
                 return
             self._raw = False
             self._keep_alive = False  # what follows the refused head was meant for the tunnel
-        self._write_head(status, head.fields)
-        self._chunked = False
-        bodiless = self._head_request or status in (204, 304)
-        if not bodiless and field_value(head.fields, b"content-length") is None:
+        otherwise = b""  # where there is no content-length
+        if not (self._head_request or status in (204, 304)):
             if ended:
-                out.append(b"content-length: 0\r\n")
-            elif self._old:
+                otherwise = _NO_BODY
+            elif not self._old:
+                otherwise = _CHUNKED
+            elif field_value(head.fields, b"content-length") is None:
                 self._keep_alive = False
-            else:
-                self._chunked = True
-                out.append(b"transfer-encoding: chunked\r\n")
         if not self._keep_alive or not self._request_over or self._leaving:
             self._keep_alive = False
-            out.append(b"connection: close\r\n\r\n")
+            last = b"connection: close\r\n\r\n"
         elif self._old:
-            out.append(b"connection: keep-alive\r\n\r\n")
+            last = b"connection: keep-alive\r\n\r\n"
         else:
-            out.append(b"\r\n")
+            last = b"\r\n"
+        length = self._write_head(status, head.fields, otherwise, last)
+        self._chunked = otherwise == _CHUNKED and not length
 
-    def _write_head(self, status: int, fields: Fields) -> None:
-        out = self._out
-        out.append(_STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status)
-        for name, value in fields:
-            out += (name, b": ", value, b"\r\n")
+    def _write_head(self, status: int, fields: Fields, otherwise: bytes = b"", last: bytes = b"\r\n") -> bool:
+        """Write a head that ends with `last`, and says `otherwise` for want of a length; whether it has one."""
+        line = _STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
+        written, length = write_response(line, otherwise, last, fields)
+        self._out.append(written)
+        return length
 
     def end(self, stream: int, trailers: Fields | None = None) -> None:
         if self._raw:
@@ -626,6 +692,7 @@ class Http1Client(_Http1):
         self._request_over = True
         self._keep_alive = True
         self._interim = False
+        self._read_plain = read_response
 
     @property
     def room(self) -> int:
@@ -646,30 +713,30 @@ class Http1Client(_Http1):
         self._chunked = False
         self._seen_bytes = 0
         self._begin_message()
-        out = self._out
         self._upgrading = [] if head.protocol else None
         if head.protocol:
-            self._key = base64.b64encode(self._entropy(16))
-            out += (b"GET ", head.path, b" HTTP/1.1\r\nhost: ", head.authority)
-            out += (b"\r\nconnection: upgrade\r\nupgrade: ", head.protocol)
-            out += (b"\r\nsec-websocket-key: ", self._key, b"\r\n")
-        else:
-            out += (head.method, b" ", head.path, b" HTTP/1.1\r\nhost: ", head.authority, b"\r\n")
-        length = False
-        for name, value in head.fields:
-            if name == b"content-length":
-                length = True
-            elif name == b"host":
-                continue
-            out += (name, b": ", value, b"\r\n")
-        if not length and not head.protocol:
-            if not ended:
-                self._chunked = True
-                out.append(b"transfer-encoding: chunked\r\n")
-            elif head.method not in _BODILESS_METHODS:
-                out.append(b"content-length: 0\r\n")
-        out.append(b"\r\n")
+            self._write_upgrade(head)
+            return self._reading
+        otherwise = b""  # where there is no content-length
+        if not ended:
+            otherwise = _CHUNKED
+        elif head.method not in _BODILESS_METHODS:
+            otherwise = _NO_BODY
+        written, length = write_request(head.method, head.path, head.authority, otherwise, head.fields)
+        self._chunked = not ended and not length
+        self._out.append(written)
         return self._reading
+
+    def _write_upgrade(self, head: RequestHead) -> None:
+        self._key = base64.b64encode(self._entropy(16))
+        out = self._out
+        out += (b"GET ", head.path, b" HTTP/1.1\r\nhost: ", head.authority)
+        out += (b"\r\nconnection: upgrade\r\nupgrade: ", head.protocol)
+        out += (b"\r\nsec-websocket-key: ", self._key, b"\r\n")
+        for name, value in head.fields:
+            if name != b"host":
+                out += (name, b": ", value, b"\r\n")
+        out.append(b"\r\n")
 
     def send_data(self, stream: int, data: bytes) -> bool:
         if self._upgrading is not None:
@@ -714,7 +781,11 @@ class Http1Client(_Http1):
                 return self._fail("an answer that does not begin with its version")
             self._seen_bytes += len(data)
         try:
-            self._feed(data)
+            self._count(data)
+            if self._left_bytes or seen == 0:
+                data = self._receive_plain(data)
+            if data:
+                self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
             if not self._raw:
@@ -725,6 +796,23 @@ class Http1Client(_Http1):
             return self._fail(_text(error))
         events, self._events = self._events, []
         return events
+
+    def _receive_plain(self, data: bytes) -> bytes:
+        """Take a plain answer's head and body, or what has come of it; gives what is left of `data`, for llhttp."""
+        at = 0
+        if not self._left_bytes:
+            read = self._read_plain
+            if read is None or not self._fresh or self._method == b"HEAD":
+                return data
+            found = read(data, self._max_header_bytes, self._max_headers)
+            if found is None:
+                return data
+            at, status, fields, length = found
+            self._plain_begun(length)
+            ended = length == 0
+            self._events.append(ResponseReceived(self._reading, ResponseHead(status, fields), ended))
+            self._response_over = ended
+        return data[self._plain_body(data, at) :]
 
     def receive_eof(self) -> list[Event]:
         self._keep_alive = False
@@ -795,6 +883,7 @@ class Http1Client(_Http1):
             if self._method == b"HEAD":
                 # llhttp cannot know that no body follows; a fresh parser reads the next response.
                 self._parser = httptools.HttpResponseParser(self)
+                self._fresh = True
 
     def _enter_tunnel(self) -> None:
         held, self._upgrading = self._upgrading, None
@@ -826,6 +915,11 @@ class Http1Client(_Http1):
 
     def on_message_complete(self) -> None:
         """httptools: the response is whole."""
+        if self._method != b"HEAD":  # else there is a fresh parser already
+            self._fresh = self._parser.should_keep_alive()
+        self._complete()
+
+    def _complete(self) -> None:
         if self._interim:
             self._begin_message()
             return

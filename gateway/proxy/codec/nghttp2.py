@@ -1,7 +1,7 @@
 """HTTP/2 (RFC 9113) on nghttp2, where the extension was compiled; the same rules as in `http2`, and the same answers.
 
-The codec itself is in C, down to its events (`native/`).  A connection costs its peer's floods the same allowances
-(`FloodGuard`): C counts frames, and asks the guard once for what a read of the socket brought.
+The codec itself is in C, down to its events (`native/http2/`).  A connection costs its peer's floods the same
+allowances (`FloodGuard`): C counts frames, and asks the guard once for what a read of the socket brought.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from gateway.proxy.codec import (
 )
 from gateway.proxy.codec.http2 import CONNECTION_WINDOW_BYTES, DISCARD_BYTES, STREAM_WINDOW_BYTES
 from tests.proxy.codec.implementations import IMPLEMENTATIONS, Implementation, native
+from tests.proxy.codec.memory import resident_bytes
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD: Fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"g"), (b":path", b"/run")]
@@ -637,8 +638,3 @@ def test_ten_thousand_connections_leave_nothing_behind(implementation: Implement
     rounds(10_000)
     gc.collect()
     assert resident_bytes() - before < 4 * 1024 * 1024
-
-
-def resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * 4096
