@@ -25,7 +25,7 @@ class TlsFailure(Exception):
 class TlsLayer:
     """One TLS connection's state machine."""
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "_waiting", "handshaken", "peer_closed")
+    __slots__ = ("_incoming", "_object", "_outgoing", "_raw", "_waiting", "handshaken", "peer_closed")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -33,6 +33,8 @@ class TlsLayer:
         self._object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
         )
+        # What the methods of an SSLObject call: they are Python's own, and cost more than a small record does.
+        self._raw: ssl.SSLObject = getattr(self._object, "_sslobj", self._object)
         self._waiting: list[bytes] = []
         self.handshaken = False
         self.peer_closed = False
@@ -52,18 +54,18 @@ class TlsLayer:
         self._incoming.write(data)
         if not self.handshaken and not self._shake():
             return b""
-        read = self._object.read
+        raw = self._raw
         incoming = self._incoming
         pieces: list[bytes] = []
         try:
             while True:
-                piece = read(_READ_BYTES)
+                piece = raw.read(_READ_BYTES)
                 if not piece:
                     self.peer_closed = True
                     break
                 pieces.append(piece)
                 # Asking for more when nothing is left costs an exception: look first.  Less than a record is all of it.
-                if not incoming.pending and (len(piece) < _READ_BYTES or not self._object.pending()):
+                if not incoming.pending and (len(piece) < _READ_BYTES or not raw.pending()):
                     break
         except ssl.SSLWantReadError:
             pass
@@ -77,7 +79,7 @@ class TlsLayer:
         """Take plaintext, give all ciphertext that is due; plaintext waits for the handshake's end."""
         if data:
             if self.handshaken:
-                self._object.write(data)
+                self._raw.write(data)
             else:
                 self._waiting.append(data)
         return self._outgoing.read() if self._outgoing.pending else b""
