@@ -9,7 +9,7 @@ FUZZ_MINUTES ?= 1
 FUZZ_TARGETS ?= packet envelope http1-request http1-response http2-caller http2-agent policy members
 SOAK_MINUTES ?= 10
 
-.PHONY: install demo test native lint schema docs audit bench wheel wheelhouse chart image-rehearsal run fuzz soak clean
+.PHONY: install demo test test-compiled native lint schema docs audit bench wheel wheelhouse chart image-rehearsal run fuzz soak clean
 
 install: $(VENV)/.demo
 
@@ -62,6 +62,10 @@ bench: $(BENCH_VENV)/.bench
 
 wheel:
 	tools/compiled-wheel
+
+# The tests of the wire against the compiled wheel.
+test-compiled: $(VENV)/.dev
+	tools/test-compiled $(BIN)/python
 
 # What an image is built from where PyPI cannot be reached.
 wheelhouse: $(VENV)/.dev

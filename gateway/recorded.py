@@ -15,8 +15,9 @@ from gateway.messages import RequestHead
 from gateway.packet import fields as names
 from gateway.refusal import Reason
 
-FIELDS = frozenset(
-    {
+FIELDS = {
+    name: name.decode("ascii")
+    for name in (
         names.CAPABILITY,
         names.CONVERSATION,
         names.TASK,
@@ -25,10 +26,10 @@ FIELDS = frozenset(
         names.BUDGET,
         names.MCP_SESSION,
         names.CONTENT_TYPE,
-    }
-)
-"""The header fields whose values are recorded.  The id is recorded apart: it may have been minted.  Of
-``flight-context`` the digest is recorded, too."""
+    )
+}
+"""The header fields whose values are recorded, as bytes and as text.  The id is recorded apart: it may have been
+minted.  Of ``flight-context`` the digest is recorded, too."""
 
 
 _JUDGED = frozenset(

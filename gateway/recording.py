@@ -61,7 +61,7 @@ def decided_by(verdict: Verdict) -> tuple[str, str, str, str]:
 
 def kept_fields(head: RequestHead, packet: FlightPacket | None) -> list[tuple[str, str]]:
     """Those of `FIELDS`, as they came, and the digest of ``flight-context``."""
-    kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields if name in FIELDS]
+    kept = [(FIELDS[name], value.decode("latin-1")) for name, value in head.fields if name in FIELDS]
     return kept + _context(packet) if packet is not None and packet.context else kept
 
 

@@ -161,8 +161,9 @@ class Arrival:
 
     def on_request_data(self, data: bytes, size: int) -> None:
         """A piece of the caller's body."""
+        if self._held:
+            self.downstream.pause()  # not for the first piece: most bodies have no second one
         self._held.append((data, size))
-        self.downstream.pause()
 
     def on_request_end(self, trailers: Fields | None) -> None:
         """The caller's message is whole."""

@@ -54,6 +54,8 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self._on_hold = False
         """Nothing is read, whoever would."""
+        self._paused = False
+        """Reading is paused for an exchange's sake; most never are, and `resume` is called for each request."""
         self._transport: asyncio.Transport | None = None
         self._in_turn = False
         self._flush_due = False
@@ -200,7 +202,7 @@ class Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """Undo `pause`."""
-        if self.codec is not None and not self.codec.multiplexed:
+        if self._paused and self.codec is not None and not self.codec.multiplexed:
             self._reading(pause=False)
 
     def hold(self) -> None:
@@ -214,6 +216,10 @@ class Connection(asyncio.Protocol):
         self._reading(pause=False)
 
     def _reading(self, *, pause: bool) -> None:
+        self._paused = pause
+        self._read_or_not(pause=pause)
+
+    def _read_or_not(self, *, pause: bool) -> None:
         transport = self._transport
         if transport is None or transport.is_closing() or self._on_hold:
             return

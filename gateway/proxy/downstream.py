@@ -115,8 +115,6 @@ class DownstreamConnection(Connection):
         self._heading = Heading()
         self._left = Unread()
         self._early = b""
-        self._paused = False
-        """Reading is paused for an exchange's sake."""
         self._unread: asyncio.TimerHandle | None = None
         """Set while the caller is not read because it does not read."""
         self._caller: Caller | None = None
@@ -250,7 +248,7 @@ class DownstreamConnection(Connection):
     def dispatch(self, events: list[Event]) -> None:
         exchanges = self.exchanges
         for event in events:
-            if isinstance(event, RequestReceived):
+            if type(event) is RequestReceived:
                 self.asked = True
                 if self.codec is not None and (self._old or self.leaving_since is not None):
                     self.codec.announce()
@@ -261,10 +259,10 @@ class DownstreamConnection(Connection):
                     continue
                 self._begin(event)
                 continue
-            if isinstance(event, ConnectionFailed):
+            if type(event) is ConnectionFailed:
                 self._failed(event)
                 continue
-            if isinstance(event, RequestRefused):
+            if type(event) is RequestRefused:
                 self.asked = True
                 self.plane.telemetry.abuse(self.listener.name, event.abuse)
                 self._answer(event.stream, Refusal(Reason.HEADERS_TOO_LARGE, event.detail))
@@ -274,15 +272,15 @@ class DownstreamConnection(Connection):
             found = exchanges.get(event.stream)
             if found is None:
                 continue
-            if isinstance(event, DataReceived):
+            if type(event) is DataReceived:
                 found.on_request_data(event.data, event.size)
-            elif isinstance(event, Ended):
+            elif type(event) is Ended:
                 found.on_request_end(None)
-            elif isinstance(event, TrailersReceived):
+            elif type(event) is TrailersReceived:
                 found.on_request_end(event.fields)
-            elif isinstance(event, StreamReset):
+            elif type(event) is StreamReset:
                 found.on_caller_gone()
-            elif isinstance(event, Writable):
+            elif type(event) is Writable:
                 found.downstream_writable()
         codec = self.codec
         if codec is not None and codec.backlogged:
@@ -401,7 +399,7 @@ class DownstreamConnection(Connection):
         super().flush()
         if self.congested and self._unread is None and self._unsent() > UNREAD_BYTES:
             # Small answers need no window: nothing but the socket holds back who asks and never reads.
-            super()._reading(pause=True)
+            self._read_or_not(pause=True)
             self._unread = self.loop.call_later(self.listener.limits.unread_s, self._still_unread, self._unsent())
 
     def _unsent(self) -> int:
@@ -429,12 +427,12 @@ class DownstreamConnection(Connection):
     def _reading(self, *, pause: bool) -> None:
         self._paused = pause
         if self._unread is None:
-            super()._reading(pause=pause)
+            self._read_or_not(pause=pause)
 
     def on_uncongested(self) -> None:
         if self._unread is not None:
             self._read_again()
-            super()._reading(pause=self._paused)
+            self._read_or_not(pause=self._paused)
         for exchange in list(self.exchanges.values()):
             exchange.downstream_writable()
 

@@ -177,8 +177,9 @@ class Upload:
     def _pass(self, data: bytes, size: int) -> None:
         up = self._up
         if up is None:
+            if self._held:
+                self._caller.pause()  # not for the first piece: most bodies have no second one
             self._held.append((data, size))
-            self._caller.pause()
             return
         kept = self._kept
         if kept is not None:

@@ -280,7 +280,7 @@ class UpstreamConnection(Connection):
     def dispatch(self, events: list[Event]) -> None:
         exchanges = self.exchanges
         for event in events:
-            if isinstance(event, ConnectionFailed):
+            if type(event) is ConnectionFailed:
                 self._fail_all(malformed=event.detail)
                 return
             if isinstance(event, GoAwayReceived):
@@ -289,22 +289,22 @@ class UpstreamConnection(Connection):
             exchange = exchanges.get(event.stream)
             if exchange is None:
                 continue
-            if isinstance(event, DataReceived):
+            if type(event) is DataReceived:
                 exchange.on_response_data(event.data, event.size)
-            elif isinstance(event, ResponseReceived):
+            elif type(event) is ResponseReceived:
                 if event.head.status < 200:
                     count = self._interim[event.stream] = self._interim.get(event.stream, 0) + 1
                     if count > MAX_INTERIM:
                         self._too_many_interim(event.stream)
                         continue
                 exchange.on_response(event.head, ended=event.ended)
-            elif isinstance(event, Ended):
+            elif type(event) is Ended:
                 exchange.on_response_end(None)
-            elif isinstance(event, TrailersReceived):
+            elif type(event) is TrailersReceived:
                 exchange.on_response_end(event.fields)
-            elif isinstance(event, Writable):
+            elif type(event) is Writable:
                 exchange.upstream_writable()
-            elif isinstance(event, StreamReset):
+            elif type(event) is StreamReset:
                 self._lose(event.stream, untouched=event.untouched)
 
     def _too_many_interim(self, stream: int) -> None:

@@ -17,7 +17,7 @@ from gateway.recorder import Record
 from gateway.recorder.compose import recorded
 
 MAX_RECENT = 1_000
-"""Older ones are forgotten."""
+"""Older ones are forgotten.  A record tells of its packet, and is bounded by ``maxHeaderBytes`` as that is."""
 
 _handoff = msgspec.json.Decoder(Handoff).decode
 record_in = msgspec.json.Decoder(Record).decode

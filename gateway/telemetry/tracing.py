@@ -32,6 +32,9 @@ MAX_ID_CHARACTERS: Final = 128
 """A packet with a longer id is linked to by none."""
 
 
+_FLAGS: Final = tuple("%02x" % flags for flags in range(256))
+
+
 class Tracing:
     """Decides which handoffs are sampled, as the caller did, or else a share of them; and which others are kept."""
 
@@ -71,7 +74,7 @@ class Tracing:
             if self.export is None:
                 return Trace(traceparent, trace_id, flags)  # we take no part in it
         else:
-            trace_id = "%032x" % (self._entropy(128) or 1)
+            trace_id = (self._entropy(128) or 1).to_bytes(16, "big").hex()
             flags = SAMPLED if self._ratio and self._chance() < self._ratio else 0
             if self.export is None:
                 return Trace(_header(trace_id, self._entropy(64) or 1, flags), trace_id)
@@ -122,4 +125,4 @@ def renew(trace: Trace, fields: Fields, number: int) -> None:
 
 
 def _header(trace_id: str, span_id: int, flags: int) -> bytes:
-    return b"00-%s-%016x-%02x" % (trace_id.encode(), span_id, flags)
+    return f"00-{trace_id}-{span_id.to_bytes(8, 'big').hex()}-{_FLAGS[flags]}".encode()
