@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +31,7 @@ from bench import (
     table,
     variants,
 )
+from bench.against import compare
 from bench.bed import Bed
 from bench.check import check
 from bench.plan import QUICK, Plan
@@ -40,6 +40,8 @@ from bench.proxy import Kind
 
 KINDS = {kind.name: kind for kind in (gateway.GATEWAY, envoy.ENVOY, naive.NAIVE)}
 _OUT = Path(__file__).parent / "out"
+_AGAINST_S = 90.0
+"""How long builds are compared."""
 _WIDTH = 185
 """Columns of the table where there is no terminal to ask."""
 
@@ -86,33 +88,15 @@ def _measure(kinds: list[Kind], plan: Plan, console: Console) -> table.Measured:
     return table.Measured(found, bodies, events, idle, flooded, told, others)
 
 
-def _compare(executable: Path, plan: Plan, count: int | None, console: Console) -> None:
-    """Print what a handoff costs here, in that of another build, by round and in the median."""
-    plan = replace(plan, rounds=count or plan.rounds)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phoenixflight-bench-")))
-        bed = Bed(folder, stack)
-        proxies = []
-        for kind in (gateway.GATEWAY, gateway.another(executable)):
-            proxy = bed.launch(kind)
-            stack.callback(proxy.child.stop)
-            with proxy.blamed():
-                check(proxy)
-            proxies.append(proxy)
-        found = rounds.measure(proxies, bed.agents, plan, bed.load_core, console.print)
-    for protocol in ("h2", "h1"):
-        pairs = [(each["ours"][protocol]["cpu_us"], each["another"][protocol]["cpu_us"]) for each in found]
-        told = ", ".join(f"{ours:.0f}/{other:.0f}" for ours, other in pairs)
-        ratio = statistics.median(ours / other for ours, other in pairs)
-        console.print(f"{protocol}: {ratio:.3f} x the CPU per handoff (us: {told})")
-
-
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: a look, not a result.")] = False,
     only: Annotated[str, typer.Option(help=f"Comma-separated, of: {', '.join(KINDS)}.")] = ",".join(KINDS),
     count: Annotated[int | None, typer.Option("--rounds", help="5 of them, or 2 with --quick.", min=1)] = None,
     against: Annotated[
-        Path | None, typer.Option(help="The phoenixflight of another build: only its rounds beside ours.", exists=True)
+        list[Path] | None,
+        typer.Option(
+            help="The phoenixflight of another build: only that, beside ours; may be given several times.", exists=True
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where results.json and results.png go.")] = _OUT,
     record: Annotated[bool, typer.Option("--record", help="Later runs are compared with this one.")] = False,
@@ -127,9 +111,6 @@ def main(
     if unknown := set(names) - KINDS.keys():
         raise typer.BadParameter(f"no such proxy: {', '.join(sorted(unknown))}", param_hint="--only")
     kinds = [kind for name, kind in KINDS.items() if name in names]
-    if against is not None:
-        _compare(against, QUICK if quick else Plan(), count, console)
-        return
     plan = QUICK if quick else Plan()
     if count:
         plan = Plan(**{**asdict(plan), "rounds": count})
@@ -138,6 +119,9 @@ def main(
     about = machine.describe()
     began = time.monotonic()
     try:
+        if against:
+            compare(against, _AGAINST_S, plan, console)
+            return
         measured = _measure(kinds, plan, console)
     except BenchFailure as failure:
         console.print(str(failure), style="red", markup=False, highlight=False)

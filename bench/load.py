@@ -43,7 +43,7 @@ def _own_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-class _Closed:
+class Closed:
     """A fixed number of requests in flight, until it is stopped."""
 
     def __init__(self, connections: list[Connection], streams: int) -> None:
@@ -73,7 +73,7 @@ class _Slot:
 
     __slots__ = ("connection", "conversations", "load")
 
-    def __init__(self, load: _Closed, connection: Connection, first: int) -> None:
+    def __init__(self, load: Closed, connection: Connection, first: int) -> None:
         self.load = load
         self.connection = connection
         self.conversations = itertools.cycle(CONVERSATIONS[first:] + CONVERSATIONS[:first])
@@ -98,7 +98,7 @@ class _Slot:
 async def _closed(
     connections: list[Connection], streams: int, warm_up_s: float, seconds: float, pid: int
 ) -> dict[str, object]:
-    load = _Closed(connections, streams)
+    load = Closed(connections, streams)
     statuses = load.statuses
     await asyncio.sleep(warm_up_s)
     watch = Watch(pid)

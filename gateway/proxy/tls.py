@@ -56,17 +56,20 @@ class TlsLayer:
             return b""
         raw = self._raw
         incoming = self._incoming
+        # No more comes out than goes in, but for what is left of a record: a small buffer does for small records.
+        size = min(max(incoming.pending, 1), _READ_BYTES)
         pieces: list[bytes] = []
         try:
             while True:
-                piece = raw.read(_READ_BYTES)
+                piece = raw.read(size)
                 if not piece:
                     self.peer_closed = True
                     break
                 pieces.append(piece)
-                # Asking for more when nothing is left costs an exception: look first.  Less than a record is all of it.
-                if not incoming.pending and (len(piece) < _READ_BYTES or not raw.pending()):
+                # Asking for more when nothing is left costs an exception: look first.  Less than was asked for is all.
+                if not incoming.pending and (len(piece) < size or not raw.pending()):
                     break
+                size = _READ_BYTES
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
