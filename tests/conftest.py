@@ -95,7 +95,8 @@ class RunningGateway:
 
     def handoffs(self) -> list[dict[str, Any]]:
         text = (self.folder / "access.log").read_text()
-        return [json.loads(line) for line in text.splitlines() if line]
+        whole = text[: text.rfind("\n") + 1]  # the last line may be on its way
+        return [json.loads(line) for line in whole.splitlines()]
 
     def handoff(self, **wanted: Any) -> dict[str, Any]:
         """The logged handoff with these values, waited for."""

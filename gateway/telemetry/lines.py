@@ -81,7 +81,8 @@ class LineWriter:
                 for piece in _pieces(chunk, select.PIPE_BUF) if self._pipe else (chunk,):
                     rest = memoryview(piece)
                     while rest:
-                        rest = rest[os.write(self._file, rest) :]
+                        written = os.write(self._file, rest)
+                        rest = rest[written:]  # mypyc would do what stands in a slice of this type twice
             except OSError as error:
                 self.dropped += chunk.count(b"\n")
                 self._tell(f"cannot be written: {error}")

@@ -812,7 +812,8 @@ class Http1Client(_Http1):
             ended = length == 0
             self._events.append(ResponseReceived(self._reading, ResponseHead(status, fields), ended))
             self._response_over = ended
-        return data[self._plain_body(data, at) :]
+        at = self._plain_body(data, at)
+        return data[at:]
 
     def receive_eof(self) -> list[Event]:
         self._keep_alive = False
