@@ -30,8 +30,6 @@ FIELDS = {
 }
 """The header fields whose values are recorded, as bytes and as text.  The id is recorded apart: it may have been
 minted.  Of ``flight-context`` the digest is recorded, too."""
-
-
 _JUDGED = frozenset(
     reason.slug
     for reason in (

@@ -15,12 +15,8 @@ from gateway.admin.filters import Filter
 MAX_QUEUED: Final = 200
 """Handoffs that wait for one reader; of more the oldest are dropped, and counted.  With `GATHER_S` it bounds what a
 reader costs, however many handoffs there are: 2,000 a second."""
-
-
 GATHER_S: Final = 0.1
 """How long events are gathered after a reader was sent some."""
-
-
 RETRY: Final = b"retry: 2000\n\n"
 """Milliseconds after which a browser that lost the stream asks again."""
 

@@ -24,8 +24,6 @@ from gateway.recorder.line import Kind, Line, Position
 SALT_BYTES = 16
 _SALTS_AT_ONCE = 64
 """Randomness is asked of the kernel for so many lines: that costs as much as for one."""
-
-
 START = Position(0, "0" * 64)
 """Before the first line."""
 

@@ -24,7 +24,7 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     protocol: str = ""
     """Of an extended CONNECT."""
     fields: list[tuple[str, str]] = []
-    """Those of `gateway.recording.FIELDS`, as they came."""
+    """Those of `gateway.recorded.FIELDS`, as they came."""
     covered: tuple[str, ...] = ()
     """What the signature covers."""
     digest: bool = False
