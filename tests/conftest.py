@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -44,6 +45,12 @@ POLICY = {
         ],
     },
 }
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Thousands of tests are objects that stay: a collection that looks at them again holds up who measures a time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
