@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.authority import (
-    Authority,
-    Credential,
-)
+from gateway.authority import Authority, Credential
 from gateway.identity import Principal
 from gateway.messages import RequestHead
 from gateway.packet import Capabilities, FlightPacket

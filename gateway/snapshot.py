@@ -19,10 +19,7 @@ from gateway.authority import (
 from gateway.identity import Principal, PrincipalPattern
 from gateway.packet import Capabilities
 from gateway.packet.keys import KeySet
-from gateway.policy import (
-    Candidates,
-    PolicySet,
-)
+from gateway.policy import Candidates, PolicySet
 from gateway.policy.brokering import NO_BROKERING, Brokering
 from gateway.refusal import Refusal
 from gateway.routes import Change, Granted, Route, Routes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import http_sf
@@ -21,7 +21,10 @@ from gateway.admin.under_way import under_way
 from gateway.documents import DocumentError
 from gateway.handoff import Handoff, Outcome
 from gateway.policy.facts import DEFAULT_HOPS
+from gateway.recorded import Decided
 from gateway.recorder import Reader, Record
+from gateway.recorder.compose import record_of
+from gateway.recorder.record import record_in
 from gateway.telemetry.recent import Recent
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ MAX_ASKED: Final = 16
 """Conversations and tasks asked for at a time; who asks for more is told to come again."""
 
 Kind = Literal["conversation", "task"]
+Open = tuple[Handoff, Decided]
+"""What is under way, and the decision that it began with."""
 
 
 class Conversation(msgspec.Struct):
@@ -123,7 +128,7 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     readings = asyncio.Semaphore(MAX_READINGS)
     asked: set[object] = set()
 
-    def open_now() -> list[Record]:
+    def open_now() -> list[Open]:
         return list(under_way(gateway.plane)) if gateway.plane is not None else []
 
     async def conversations(request: Request) -> Response:
@@ -131,7 +136,8 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
             limit = limit_of(request)
         except ValueError as error:
             return refused(400, str(error))
-        found = await asyncio.to_thread(listed, [*gateway.recent.handoffs(), *open_now()])
+        open_ = [handoff for handoff, _ in open_now()]
+        found = await asyncio.to_thread(lambda: listed(chain(gateway.recent.handoffs(), open_)))
         return json(Conversations(found[:limit]))
 
     async def conversation(request: Request) -> Response:
@@ -143,7 +149,7 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     async def one(kind: Kind, wanted: str) -> Response:
         if gateway.plane is not None:
             gateway.plane.records.settle()
-        open_ = open_now()
+        open_ = [each for each in open_now() if getattr(each[0], kind) == wanted]
         if len(asked) >= MAX_ASKED:
             return refused(503, f"{MAX_ASKED} conversations are being looked for already", retry_after_s=1)
         asking = object()
@@ -166,7 +172,7 @@ def conversation_routes(gateway: Gateway) -> list[Route]:
     ]
 
 
-def whole(kind: Kind, wanted: str, reader: Reader | None, recent: Recent, open_now: Iterable[Record]) -> Forest:
+def whole(kind: Kind, wanted: str, reader: Reader | None, recent: Recent, open_: Iterable[Open]) -> Forest:
     """Everything that is known of a conversation or a task; for a thread.
 
     Args:
@@ -174,7 +180,7 @@ def whole(kind: Kind, wanted: str, reader: Reader | None, recent: Recent, open_n
         wanted: its id.
         reader: of the flight recorder, where there is one.
         recent: handoffs that ended lately.
-        open_now: those under way.
+        open_: its handoffs that are under way, with their decisions.
 
     Raises:
         DocumentError: the recorder's files are not as it wrote them.
@@ -186,8 +192,8 @@ def whole(kind: Kind, wanted: str, reader: Reader | None, recent: Recent, open_n
         records = reader.records(task=wanted) if kind == "task" else reader.records(conversation=wanted)
         found = {_key(node): node for node in map(node_of, islice(records, MAX_SHOWN + 1))}
     source: Literal["recorder", "memory"] = "recorder" if found else "memory"
-    in_memory = (each for each in (*recent.records(), *open_now) if getattr(each, kind) == wanted)
-    for node in map(node_of, in_memory):
+    ended = (each for each in recent.records() if getattr(each, kind) == wanted)
+    for node in map(node_of, chain(ended, (record_in(record_of(*each)) for each in open_))):
         # What ended a moment ago may not have been written yet; of what is open, memory knows more.
         known = found.get(_key(node))
         if known is None or known["outcome"] == Outcome.OPEN.value:

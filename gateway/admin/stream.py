@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import islice
 
 import msgspec
 from starlette.requests import Request
@@ -79,12 +81,8 @@ def live_routes(live: Live, recent: Recent) -> list[Route]:
             wanted, limit = Filter.of(request.query_params), limit_of(request)
         except ValueError as error:
             return refused(400, str(error))
-        found: list[Handoff] = []
-        for handoff in recent.handoffs():
-            if wanted.wants(handoff):
-                found.append(handoff)
-                if len(found) == limit:
-                    break
+        # In a thread: it may take all of them to find so many.
+        found = await asyncio.to_thread(lambda: list(islice(filter(wanted.wants, recent.handoffs()), limit)))
         return json(Handoffs(found))
 
     return [Route("/live", stream), Route("/handoffs", handoffs)]

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -52,6 +53,7 @@ from gateway.control.tuning import Settings, downstream_limits, plane_tuning
 from gateway.control.worker import Inherited
 from gateway.decision import Snapshot, uuid7
 from gateway.documents import DocumentError
+from gateway.handoff import Handoff
 from gateway.membership.file import ListedAgents
 from gateway.overload import Caps
 from gateway.proxy.approvals import Approvals
@@ -75,6 +77,7 @@ from gateway.telemetry.approvals import ApprovalMetrics
 from gateway.telemetry.brokering import brokering_readings, exchange_readings
 from gateway.telemetry.budgets import BudgetMetrics
 from gateway.telemetry.counters import Counters, Reading
+from gateway.telemetry.export import Export
 from gateway.telemetry.ledger import LedgerMetrics
 from gateway.telemetry.membership import MembershipMetrics, Readings
 from gateway.telemetry.metrics import Metrics
@@ -272,7 +275,7 @@ class Gateway:
             sinks=(
                 self.live.add,
                 *((recorder.add,) if recorder is not None else ()),
-                *((lambda handoff, _, record: shipped.add(Shipped(handoff, record)),) if shipped is not None else ()),
+                *((partial(_ship, shipped),) if shipped is not None else ()),
             ),
             exports=(shipped.close,) if shipped is not None else (),
         )
@@ -513,7 +516,8 @@ class Gateway:
             problems: tuple[str, ...] = ()
             if self._files_changed:
                 self._files_changed = False
-                found = await asyncio.to_thread(self._read, self._under_way()[-MAX_RECENT:])
+                flips_count = self.config.reload.max_flips is not None
+                found = await asyncio.to_thread(self._read, self._under_way()[-MAX_RECENT:] if flips_count else [])
                 self._adopt(found)
                 problems = found.problems
             try:
@@ -675,3 +679,9 @@ def _log_lists(tls: TlsContexts) -> None:
 def _log_warnings(status: Status) -> None:
     if status.warnings:
         log.warning("revision %s:\n%s", status.revision, "\n".join(status.warnings))
+
+
+def _ship(shipped: Export[Shipped], handoff: Handoff, _: Decided, record: bytes) -> None:
+    """A sink of telemetry's: send a record to a collector, where there is one."""
+    if record:
+        shipped.add(Shipped(handoff, record))

@@ -59,26 +59,25 @@ class LeaseMemory:
 
     def hold(self, key: bytes) -> None:
         """See `LeaseTable.hold`."""
-        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        self._hold(_mark(key))
+
+    def _hold(self, mark: bytes) -> Lease:
         lease = self._leases.get(mark)
         if lease is None:
             lease = self._leases[mark] = Lease()
         lease.open += 1
+        return lease
 
     def live_at(self, key: bytes, now: float) -> str:
         """`hold`, and the owner of a lease that is live; empty for all others, which `take_now` sees to."""
-        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
-        lease = self._leases.get(mark)
-        if lease is None:
-            lease = self._leases[mark] = Lease()
-        lease.open += 1
+        lease = self._hold(_mark(key))
         if lease.open > 1 or lease.renewed + self._idle_s > max(now, self._latest):
             return lease.owner
         return ""
 
     def stay(self, key: bytes, now: float, *, same: bool) -> None:
         """Renew a lease that is live and stays; `same` where the ring would put the conversation there."""
-        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        mark = _mark(key)
         if same:
             self._same += 1
         else:
@@ -87,7 +86,7 @@ class LeaseMemory:
 
     def release(self, key: bytes, now: float) -> None:
         """See `LeaseTable.release`."""
-        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        mark = _mark(key)
         lease = self._leases[mark]
         lease.open -= 1
         if lease.open:
@@ -100,7 +99,7 @@ class LeaseMemory:
 
     def take_now(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """`take`, at once."""
-        mark = key if len(key) <= _MAX_KEY_BYTES else _digest(key)
+        mark = _mark(key)
         lease = self._leases.get(mark)
         if lease is None or not lease.owner or self._over(lease, now):
             taken = self._begin(mark, lease, wanted, now)
@@ -181,6 +180,6 @@ class LeaseMemory:
         """Nothing is to be closed."""
 
 
-def _digest(key: bytes) -> bytes:
-    """What stands for a long key; no short one begins like it."""
-    return b"\0" + digest(key)
+def _mark(key: bytes) -> bytes:
+    """What stands for a key: itself, or for a long one its digest, which begins as no short one does."""
+    return key if len(key) <= _MAX_KEY_BYTES else b"\0" + digest(key)

@@ -424,10 +424,9 @@ class DownstreamConnection(Connection):
             self._unread.cancel()
             self._unread = None
 
-    def _reading(self, *, pause: bool) -> None:
-        self._paused = pause
+    def _read_or_not(self, *, pause: bool) -> None:
         if self._unread is None:
-            self._read_or_not(pause=pause)
+            super()._read_or_not(pause=pause)
 
     def on_uncongested(self) -> None:
         if self._unread is not None:

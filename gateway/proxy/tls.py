@@ -124,7 +124,7 @@ class TlsLayer:
         if sys.version_info >= (3, 13):
             chain = self._object.get_verified_chain()
         else:  # the public method came with 3.13; what it calls was there before
-            found = self._object._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+            found = self._raw.get_verified_chain()  # type: ignore[attr-defined]
             chain = [certificate.public_bytes(_DER) for certificate in found or ()]
         own = self.peer_certificate()
         return chain or ([own] if own is not None else [])

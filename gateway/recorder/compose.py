@@ -19,13 +19,20 @@ from gateway.recording import covered_of, decided_by, kept_fields, kept_of, reco
 _encode = msgspec.json.Encoder().encode
 
 
-def record_of(handoff: Handoff, decided: Decided) -> bytes:
-    """The record of a handoff: a `Record`, as JSON on one line."""
-    return texts_of(handoff, decided)[1]
+def line_of(handoff: Handoff) -> bytes:
+    """The handoff as JSON on one line, as the access log has it."""
+    return _encode(handoff)
 
 
-def texts_of(handoff: Handoff, decided: Decided) -> tuple[bytes, bytes]:
-    """A handoff and its record, each as JSON on one line."""
+def record_of(handoff: Handoff, decided: Decided, line: bytes = b"") -> bytes:
+    """The record of a handoff: a `Record`, as JSON on one line.
+
+    Args:
+        handoff: it.
+        decided: the decision that it began with.
+        line: `line_of` the handoff, where that is there already.
+
+    """
     head, verdict = decided.head, decided.verdict
     agent, reason, policy, rule = decided_by(verdict)
     judged = Judged(
@@ -48,16 +55,13 @@ def texts_of(handoff: Handoff, decided: Decided) -> tuple[bytes, bytes]:
         rest = Addition(judged, eligible, len(agents), verdict.content_digest.decode("latin-1"))
     else:
         rest = Addition(judged)
-    line = whole = _encode(handoff)
     path = head.path.partition(b"?")[0]
     if len(path) != len(handoff.path) or len(head.authority) != len(handoff.authority):
         # The access log cuts what is very long; a decision may depend on all of it.
-        uncut = msgspec.structs.replace(
-            handoff, path=path.decode("latin-1"), authority=head.authority.decode("latin-1")
-        )
-        whole = _encode(uncut)
+        authority = head.authority.decode("latin-1")
+        line = line_of(msgspec.structs.replace(handoff, path=path.decode("latin-1"), authority=authority))
     # Each is an object; together they are one, as if it had been made of all the values at once, which costs twice.
-    return line, b"%s,%s" % (whole[:-1], _encode(rest)[1:])
+    return b"%s,%s" % ((line or line_of(handoff))[:-1], _encode(rest)[1:])
 
 
 def open_record(decided: Decided, agent: str) -> bytes:

@@ -13,10 +13,9 @@ from gateway.documents import DocumentError, Problem
 from gateway.handoff import Outcome
 from gateway.recorder.chain import BrokenLineError, read_line
 from gateway.recorder.line import Kind, Line
-from gateway.recorder.record import Record
+from gateway.recorder.record import Record, record_in
 from gateway.recorder.segments import chains_in, segments_in
 
-_decode = msgspec.json.Decoder(Record).decode
 _HANDOFF = b'"kind":"%s"' % Kind.HANDOFF.value.encode()
 
 
@@ -102,7 +101,7 @@ def _find(path: Path, text: mmap.mmap, needle: bytes, wanted: dict[str, str]) ->
             line = read_line(text[start:end])
             if line.kind is not Kind.HANDOFF or line.erased:
                 continue
-            record = _decode(line.record)
+            record = record_in(line.record)
         except (BrokenLineError, msgspec.DecodeError, UnicodeDecodeError) as error:
             number = text[:start].count(b"\n") + 1
             message = f"no record: {error}; `phoenixflight recorder verify` tells more"

@@ -67,6 +67,15 @@ class Record(Handoff, frozen=True, omit_defaults=True, kw_only=True, rename={"ca
         return ", ".join(value for each, value in self.decided.fields if each == name)
 
 
+record_in = msgspec.json.Decoder(Record).decode
+"""The `Record` that a text is.
+
+Raises:
+    msgspec.DecodeError: it is none.
+
+"""
+
+
 class Addition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a `Record` has beyond its handoff, in the order in which it is written."""
 

@@ -15,13 +15,12 @@ from gateway.handoff import Handoff
 from gateway.recorded import Recorded
 from gateway.recorder import Record
 from gateway.recorder.compose import recorded
+from gateway.recorder.record import record_in
 
 MAX_RECENT = 1_000
 """Older ones are forgotten.  A record tells of its packet, and is bounded by ``maxHeaderBytes`` as that is."""
 
 _handoff = msgspec.json.Decoder(Handoff).decode
-record_in = msgspec.json.Decoder(Record).decode
-"""The record that a text is."""
 
 
 class Recent:

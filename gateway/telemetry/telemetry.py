@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from gateway.handoff import Handoff
 from gateway.recorded import Decided
-from gateway.recorder.compose import texts_of
+from gateway.recorder.compose import line_of, record_of
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -56,16 +56,16 @@ class Telemetry:
     def handoff(self, handoff: Handoff, decided: Decided, trace: Trace, gateway_s: float, duration_s: float) -> None:
         """A handoff ended."""
         self.metrics.handoff(handoff, gateway_s, duration_s, sampled=bool(trace.base and trace.flags & 1))
-        line = record = b""
+        line, record = line_of(handoff), b""
+        if self.access_log is not None:
+            self.access_log.write(handoff, line, trace)
         try:
-            line, record = texts_of(handoff, decided)
+            record = record_of(handoff, decided, line)
         except Exception:
             self.defect()
             log.exception("a record could not be made")
         else:
             self.recent.add(record)
-            if self.access_log is not None:
-                self.access_log.write(handoff, line, trace)
         self._ended(handoff, decided, trace)
         for sink in self._sinks:
             sink(handoff, decided, record)

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from gateway.admin.conversations import MAX_SHOWN, amounts, whole
 from gateway.admin.forest import MAX_DEPTH, Node, forest
-from gateway.handoff import Outcome
-from gateway.recorder import Record
-from gateway.recorder.record import Judged
+from gateway.handoff import Handoff, Outcome
+from gateway.recorder.compose import record_of
 from gateway.telemetry.recent import Recent
 from tests.admin.operators import held, operator, packet, with_token
 from tests.conftest import RawAgent, RunningGateway, StartGateway, member
+from tests.recorder.making import decided
 from tests.waiting import eventually
 
 TIME = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -121,17 +121,18 @@ def spending(agent: RawAgent, connection: Any) -> None:
 
 
 def test_what_is_shown_of_a_conversation_is_bounded_and_memory_knows_best_what_is_open() -> None:
-    def of(at: int, outcome: Outcome = Outcome.COMPLETED) -> Record:
-        time = TIME + timedelta(seconds=at)
-        return Record(time, outcome, f"p{at}", "c", parent=f"p{at - 1}", decided=Judged(True))
+    decision = decided()
 
-    found = whole("conversation", "c", None, Recent(), [of(at) for at in range(MAX_SHOWN + 5)])
+    def of(at: int, outcome: Outcome = Outcome.COMPLETED) -> Handoff:
+        return Handoff(TIME + timedelta(seconds=at), outcome, f"p{at}", "c", parent=f"p{at - 1}")
+
+    found = whole("conversation", "c", None, Recent(), [(of(at), decision) for at in range(MAX_SHOWN + 5)])
     assert found.more
     assert sum(1 for _ in walk(found.handoffs)) == MAX_SHOWN
     recent = Recent()
-    recent.add(msgspec.json.encode(of(0)))
-    recent.add(msgspec.json.encode(msgspec.structs.replace(of(1), conversation="another")))
-    (node,) = whole("conversation", "c", None, recent, [of(0, Outcome.OPEN)]).handoffs
+    recent.add(record_of(of(0), decision))
+    recent.add(record_of(msgspec.structs.replace(of(1), conversation="another"), decision))
+    (node,) = whole("conversation", "c", None, recent, [(of(0, Outcome.OPEN), decision)]).handoffs
     assert node["outcome"] == "completed"
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.handoff import Outcome
 from gateway.packet import fields as names
-from gateway.recorder.compose import texts_of
+from gateway.recorder.compose import line_of, record_of
 from gateway.recording import record
 from gateway.telemetry.recent import MAX_RECENT, Recent
 from tests.recorder.making import decided, ended
@@ -19,7 +19,7 @@ def test_a_packet_is_found_as_it_was_decided_and_the_latest_of_two_with_one_id()
         later = (
             ended(decision) if flight_id != "one" else msgspec.structs.replace(ended(decision), outcome=Outcome.FAILED)
         )
-        recent.add(texts_of(later, decision)[1])
+        recent.add(record_of(later, decision))
         if flight_id == "one":
             latest = decision
     assert recent.find("one") == record(latest)
@@ -36,9 +36,9 @@ def test_only_so_many_are_kept_and_handoffs_are_those_that_the_access_log_has() 
     handoff = ended(decision, path="/c")
     lines = []
     for number in range(MAX_RECENT + 1):
-        line, text = texts_of(msgspec.structs.replace(handoff, time=handoff.time + timedelta(seconds=number)), decision)
-        lines.append(line)
-        recent.add(text)
+        later = msgspec.structs.replace(handoff, time=handoff.time + timedelta(seconds=number))
+        lines.append(line_of(later))
+        recent.add(record_of(later, decision, lines[-1]))
     kept = recent.records()
     assert len(kept) == MAX_RECENT
     assert [kept[0].time, kept[-1].time] == [
