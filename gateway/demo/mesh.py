@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,8 @@ from gateway.routing import Agent
 TRUST_DOMAIN = "mesh.local"
 START_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.05
+PORTS = range(10_000, 32_000)
+"""Below those that the system gives to whoever asks for any, and could give away before the agent has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +136,22 @@ async def running_mesh(folder: Path, on_handoff: Callable[[bytes], None]) -> Asy
 
 
 def _free_ports(names: list[str]) -> dict[str, int]:
-    """A free loopback port for each name; all are held until all are found, so that they differ."""
-    sockets = {name: socket.socket() for name in names}
+    """A loopback port for each name that nobody has; all are held until all are found, so that they differ."""
+    candidates = random.sample(PORTS, len(PORTS))
+    ports: dict[str, int] = {}
+    with ExitStack() as held:
+        for name in names:
+            probe = held.enter_context(socket.socket())
+            ports[name] = next(port for port in candidates if port not in ports.values() and _bound(probe, port))
+    return ports
+
+
+def _bound(probe: socket.socket, port: int) -> bool:
     try:
-        for each in sockets.values():
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in sockets.items()}
-    finally:
-        for each in sockets.values():
-            each.close()
+        probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def _private_key() -> bytes:
