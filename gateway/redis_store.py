@@ -1,8 +1,10 @@
-"""The Redis (or Valkey) that replicas share: how to reach it, and what is told when it does not answer."""
+"""The Redis (or Valkey) that replicas share: how to reach it, to hear of changes, and to tell that it fails."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -12,6 +14,8 @@ from redis.backoff import NoBackoff
 DEFAULT_TIMEOUT_S: Final = 0.25
 """For everything that an answer takes, connecting and waiting for a connection included."""
 DEFAULT_CONNECTIONS: Final = 16
+RECONNECT_S: Final = 0.2
+"""How long who hears nothing waits before trying again."""
 
 
 def connect(url: str, max_connections: int = DEFAULT_CONNECTIONS) -> Redis:
@@ -29,6 +33,61 @@ def connect(url: str, max_connections: int = DEFAULT_CONNECTIONS) -> Redis:
         url, max_connections=max_connections, timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
     )
     return Redis.from_pool(pool)
+
+
+async def hear(
+    redis: Redis,
+    channel: str,
+    *,
+    quiet_s: float,
+    timeout_s: float,
+    began: Callable[[], None],
+    told: Callable[[bytes], None],
+) -> None:
+    """Pass on what is said on `channel`, until the connection proves dead or this task is cancelled.
+
+    Args:
+        redis: who is asked.
+        channel: its name.
+        quiet_s: after so long without a word, whether there would be any is tried out; after as long again it is dead.
+        timeout_s: for what is sent.
+        began: called when everything that is said from then on will be heard, or found missing.
+        told: called with each message.
+
+    Raises:
+        RedisError: Redis does not allow it, or the connection broke.
+        OSError: it cannot be reached.
+
+    """
+    silent = False
+    async with redis.pubsub() as subscription:
+        async with asyncio.timeout(timeout_s):
+            await subscription.subscribe(channel)
+        while not cancelled():
+            message = await subscription.get_message(timeout=quiet_s)
+            if message is None:
+                if silent:
+                    raise ConnectionError(f"the channel {channel} is dead")
+                silent = True
+                async with asyncio.timeout(timeout_s):
+                    await subscription.ping()
+                continue
+            silent = False
+            if message["type"] == "subscribe":
+                began()
+            elif message["type"] == "message":
+                told(message["data"])
+
+
+def cancelled() -> bool:
+    """Whether this task is to end: redis-py (8.1) now and then takes a cancellation for a timeout of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def words(error: Exception) -> str:
+    """What there is to say of an error."""
+    return str(error) or type(error).__name__
 
 
 class Outage:
@@ -53,7 +112,7 @@ class Outage:
 
     def failed(self, error: Exception) -> None:
         """A question had no answer."""
-        trouble = str(error) or type(error).__name__
+        trouble = words(error)
         if not self.trouble:
             self._log.warning("%s in Redis: %s; %s", self._store, trouble, self._consequence)
         self.trouble = trouble

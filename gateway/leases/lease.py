@@ -97,6 +97,21 @@ class LeaseTable(Protocol):
         """An exchange of the conversation begins, and is about to `take`; until `release`, the lease stays live."""
         ...
 
+    def live_at(self, key: bytes, now: float) -> str:
+        """`hold`, and the owner of a lease that is known to be live; empty for all others, which `take` sees to."""
+        ...
+
+    def stay(self, key: bytes, now: float, *, same: bool) -> None:
+        """Renew the lease that `live_at` told of, and which stays.
+
+        Args:
+            key: what stands for the conversation.
+            now: seconds since the epoch.
+            same: the ring would put the conversation there, too.
+
+        """
+        ...
+
     def release(self, key: bytes, now: float) -> None:
         """An exchange that called `hold` is over."""
         ...

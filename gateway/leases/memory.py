@@ -69,14 +69,14 @@ class LeaseMemory:
         return lease
 
     def live_at(self, key: bytes, now: float) -> str:
-        """`hold`, and the owner of a lease that is live; empty for all others, which `take_now` sees to."""
+        """See `LeaseTable.live_at`."""
         lease = self._hold(_mark(key))
         if lease.open > 1 or lease.renewed + self._idle_s > max(now, self._latest):
             return lease.owner
         return ""
 
     def stay(self, key: bytes, now: float, *, same: bool) -> None:
-        """Renew a lease that is live and stays; `same` where the ring would put the conversation there."""
+        """See `LeaseTable.stay`."""
         mark = _mark(key)
         if same:
             self._same += 1

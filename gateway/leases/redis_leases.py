@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Self
 
 from redis.exceptions import RedisError
 
@@ -18,11 +19,25 @@ from gateway.leases.batches import MAX_BATCH, Batches
 from gateway.leases.holds import Holds
 from gateway.leases.lease import Fate, Taken, Usable, Use, fate_of, outcome
 from gateway.leases.moves import Moves
-from gateway.leases.script import Reading, State, Todo
+from gateway.leases.near import NearLeases
+from gateway.leases.script import MOVED, PREFIX, Reading, State, Todo
 from gateway.leases.spec import LeaseSpec
-from gateway.redis_store import DEFAULT_CONNECTIONS, DEFAULT_TIMEOUT_S, Outage, connect
+from gateway.redis_store import (
+    DEFAULT_CONNECTIONS,
+    DEFAULT_TIMEOUT_S,
+    RECONNECT_S,
+    Outage,
+    cancelled,
+    connect,
+    hear,
+    words,
+)
 
-PREFIX: Final = b"phoenixflight:lease:"
+_FRESH = 1 / 12
+"""Of the idle time: what was read is gone by for so long.  With the third between two renewals it is less than the half
+for which a replica that had to do with a conversation is taken to have an exchange of it open."""
+_QUIET_S = 1.0
+"""After so long without news, whether there would be any is tried out."""
 _ATTEMPTS = 4
 
 _TODO = {Fate.HELD: Todo.STAY, Fate.MOVED: Todo.MOVE, Fate.FORCED: Todo.FORCE}
@@ -36,15 +51,18 @@ class RedisLeases:
     Its own clock decides what is idle, so that those of the replicas do not matter.  What is held is renewed each third
     of the idle time, so after an open exchange a lease is live for that third longer or shorter.
     A conversation that another replica had to do with lately is not handed over: an exchange may be open there.
+    While `run` hears of every lease that changes hands, what was read of one is gone by for a twelfth of the idle time.
     """
 
     __slots__ = (
         "_batches",
+        "_clock",
         "_held",
         "_idle_s",
         "_kept",
         "_letting_go",
         "_moves",
+        "_near",
         "_outage",
         "_redis",
         "_renewed",
@@ -60,6 +78,7 @@ class RedisLeases:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_connections: int = DEFAULT_CONNECTIONS,
         entropy: Callable[[int], str] = secrets.token_hex,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is connected yet.
 
@@ -70,6 +89,7 @@ class RedisLeases:
             max_connections: more questions than these at once wait for their turn; those of one turn of the event
                 loop are one.
             entropy: names this replica among the others.
+            clock: seconds, for how long ago something was read.
 
         """
         self.counts = dict.fromkeys(Fate, 0)
@@ -77,7 +97,9 @@ class RedisLeases:
         self._timeout_s = timeout_s
         self._redis = connect(url, max_connections)
         self._batches = Batches(self._redis, spec.idle_s, spec.remember_s, timeout_s, b"by:%s" % entropy(4).encode())
+        self._clock = clock
         self._moves = Moves(spec.moves_per_s)
+        self._near = NearLeases(spec.idle_s * _FRESH, spec.capacity)
         self._outage = Outage(log, "leases", "conversations go by the ring alone")
         self._held = Holds()
         self._renewed: set[bytes] = set()
@@ -93,15 +115,18 @@ class RedisLeases:
 
     async def take(self, key: bytes, *, wanted: str, usable: Usable, now: float) -> Taken | None:
         """See `LeaseTable.take`."""
+        mark, changes = digest(key), self._near.changes
         try:
             async with asyncio.timeout(self._timeout_s):
-                taken = await self._settle(digest(key), wanted, usable, now)
+                taken = await self._settle(mark, wanted, usable, now)
         except (RedisError, OSError) as error:  # a timeout is an OSError
             self._outage.failed(error)
             return None
         self._outage.answered()
         if taken is not None:
             self.counts[taken.fate] += 1
+            if taken.owner:
+                self._near.note(mark, taken.owner, self._clock(), changes)
         return taken
 
     async def _settle(self, mark: bytes, wanted: str, usable: Usable, now: float) -> Taken | None:
@@ -134,6 +159,16 @@ class RedisLeases:
         """See `LeaseTable.hold`."""
         self._held.add(digest(key))
 
+    def live_at(self, key: bytes, now: float) -> str:
+        """See `LeaseTable.live_at`."""
+        mark = digest(key)
+        self._held.add(mark)
+        return self._near.owner(mark, self._clock())
+
+    def stay(self, key: bytes, now: float, *, same: bool) -> None:
+        """See `LeaseTable.stay`; as long as it is held, `run` renews it."""
+        self.counts[Fate.SAME if same else Fate.KEPT] += 1
+
     def release(self, key: bytes, now: float) -> None:
         """See `LeaseTable.release`; it is the next renewal that tells Redis, unless others wait for it."""
         mark = digest(key)
@@ -144,6 +179,7 @@ class RedisLeases:
     def _let_go(self, mark: bytes) -> None:
         """Have Redis know that the conversation is in no hands here.  Whoever takes it again waits for that."""
         self._renewed.discard(mark)
+        self._near.forget(mark)
         self._letting_go[mark] = asked = self._batches.ask(PREFIX + mark, Todo.LET_GO)
 
         def told(answer: asyncio.Future[Reading]) -> None:
@@ -156,10 +192,39 @@ class RedisLeases:
         asked.add_done_callback(told)
 
     async def run(self) -> None:
-        """Renew what is held, each third of the idle time, until cancelled."""
-        while True:
+        """Renew what is held, each third of the idle time, and hear of leases that change hands, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_renewing())
+            tasks.create_task(self._listen())
+
+    async def _keep_renewing(self) -> None:
+        while not cancelled():
             await asyncio.sleep(self._idle_s / 3)
             await self.renew()
+
+    async def _listen(self) -> None:
+        deaf = False
+
+        def began() -> None:
+            nonlocal deaf
+            deaf = False
+            self._near.begin()
+
+        while not cancelled():
+            try:
+                await hear(
+                    self._redis, MOVED, quiet_s=_QUIET_S, timeout_s=self._timeout_s, began=began, told=self._hear
+                )
+            except (RedisError, OSError) as error:
+                if not deaf:
+                    log.warning("leases in Redis: changes are not heard, so each packet asks: %s", words(error))
+                deaf = True
+            finally:
+                self._near.end()
+            await asyncio.sleep(RECONNECT_S)
+
+    def _hear(self, key: bytes) -> None:
+        self._near.forget(key.removeprefix(PREFIX))
 
     async def renew(self) -> None:
         """Renew what is held, and once more what was at the last renewal."""

@@ -57,6 +57,10 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     epoch: int
 
 
+PREFIX: Final = b"phoenixflight:lease:"
+MOVED: Final = "phoenixflight:lease:moved"
+"""The channel on which the key of each lease is told that changes hands."""
+
 LUA: Final = """
 local idle_ms, remember_ms, todo, wanted, mine = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[7]
 if todo == 'let go' then
@@ -82,6 +86,7 @@ local function held_elsewhere()
 end
 
 local function give()
+  redis.call('PUBLISH', 'phoenixflight:lease:moved', KEYS[1])
   redis.call('DEL', KEYS[1])
   owner, epoch = wanted, epoch + 1
 end

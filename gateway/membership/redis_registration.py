@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from gateway.membership import redis_registration_scripts as scripts
@@ -31,12 +30,11 @@ from gateway.membership.registration_store import (
     nobody,
     note_end,
 )
-from gateway.redis_store import DEFAULT_CONNECTIONS, connect
+from gateway.redis_store import DEFAULT_CONNECTIONS, RECONNECT_S, cancelled, connect, hear, words
 
 DEFAULT_TIMEOUT_S: Final = 0.5
 """For everything that one question takes."""
 REFRESH_S: Final = 5.0
-RECONNECT_S: Final = 0.2
 NAMES_PER_QUESTION: Final = 500
 
 Answer = TypeVar("Answer")
@@ -145,7 +143,7 @@ class RedisRegistrations:
         try:
             answer = await self._ask(question)
         except (RedisError, OSError) as error:
-            self._tell(str(error) or type(error).__name__)
+            self._tell(words(error))
             return Stored.UNAVAILABLE
         self._tell("")
         return Stored(answer.decode())
@@ -172,47 +170,45 @@ class RedisRegistrations:
 
     async def _listen(self) -> None:
         deaf = False
-        while not _cancelled():
+
+        def began() -> None:
+            nonlocal deaf
+            deaf = False
+            self._read_all_soon()  # for what was said while nobody listened
+
+        while not cancelled():
             try:
-                async with self._redis.pubsub() as channel:
-                    await self._ask(channel.subscribe(scripts.CHANNEL))
-                    deaf = False
-                    self._read_all_soon()  # for what was said while nobody listened
-                    await self._hear(channel)
+                await hear(
+                    self._redis,
+                    scripts.CHANNEL,
+                    quiet_s=self._refresh_s,
+                    timeout_s=self._timeout_s,
+                    began=began,
+                    told=self._hear,
+                )
             except (RedisError, OSError) as error:
                 if not deaf:
-                    why = str(error) or type(error).__name__
-                    log.warning("registrations in Redis: changes are not heard, only read now and then: %s", why)
+                    log.warning(
+                        "registrations in Redis: changes are not heard, only read now and then: %s", words(error)
+                    )
                     self._read_all_soon()  # which tells whether there is more to it
                 deaf = True
             await asyncio.sleep(RECONNECT_S)
 
-    async def _hear(self, channel: PubSub) -> None:
-        """Take what is said until the connection proves dead."""
-        silent = False
-        while not _cancelled():
-            message = await channel.get_message(timeout=self._refresh_s)
-            if message is None:
-                if silent:
-                    return
-                silent = True
-                await self._ask(channel.ping())
-                continue
-            silent = False
-            if message["type"] == "message":
-                name = message["data"].removeprefix(scripts.GONE).decode(errors="replace")
-                held = self._held.get(name)
-                if held is not None and message["data"].startswith(scripts.GONE):
-                    self._held[name] = msgspec.structs.replace(held[0], draining=True), held[1]
-                self._dirty.add(name)
-                self._wake.set()
+    def _hear(self, said: bytes) -> None:
+        name = said.removeprefix(scripts.GONE).decode(errors="replace")
+        held = self._held.get(name)
+        if held is not None and said.startswith(scripts.GONE):
+            self._held[name] = msgspec.structs.replace(held[0], draining=True), held[1]
+        self._dirty.add(name)
+        self._wake.set()
 
     def _read_all_soon(self) -> None:
         self._read_all_at = -math.inf
         self._wake.set()
 
     async def _follow(self) -> None:
-        while not _cancelled():
+        while not cancelled():
             now = self._clock()
             self._dirty.update(name for name, (_, until) in self._held.items() if until <= now)
             try:
@@ -223,14 +219,14 @@ class RedisRegistrations:
                     await self._read(self._dirty)
             except (RedisError, OSError) as error:
                 self._read_all_at = -math.inf
-                self._tell(str(error) or type(error).__name__)
+                self._tell(words(error))
             except _ForgottenError:
                 self._read_all_soon()
             await self._pause()
 
     async def _pause(self) -> None:
         """Wait until there is something to read, but no longer than a sweep's interval."""
-        if _cancelled():
+        if cancelled():
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._sweep_interval_s):
@@ -317,12 +313,6 @@ class RedisRegistrations:
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
-
-
-def _cancelled() -> bool:
-    """Whether this task is to end: redis-py (8.1) now and then takes a cancellation for a timeout of its own."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 Item = TypeVar("Item")

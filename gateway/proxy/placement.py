@@ -66,7 +66,7 @@ class Placement:
 
         """
         leases, route = self._leases, forward.route
-        if isinstance(leases, LeaseMemory) and self.migrations.under_way(key) is None:
+        if self.migrations.under_way(key) is None:
             owner = leases.live_at(key, now)
             agent = route.members.get(owner) if owner in route.grants else None
             if agent is not None and agent.state is AgentState.READY:  # as most are

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import redis as client
@@ -209,6 +211,106 @@ async def test_what_redis_lost_is_not_made_up_by_a_renewal(redis: RedisServer) -
             await leases.renew()
             assert store.dbsize() == 0
         assert await stage.take(b"c", "two") == Taken("two", 1, Fate.NEW)
+
+
+@asynccontextmanager
+async def listening(*tables: RedisLeases) -> AsyncIterator[None]:
+    """Each runs, and has heard that it will hear of changes."""
+    tasks = [asyncio.create_task(table.run()) for table in tables]
+    for number, table in enumerate(tables):
+        await until(partial(told, table, b"listening %d" % number))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def told(leases: RedisLeases, key: bytes) -> str:
+    """What is gone by for a packet that follows another; empty when it has to ask."""
+    return live_at(leases, key) if await take(leases, key) is not None else ""
+
+
+def live_at(leases: RedisLeases, key: bytes) -> str:
+    owner = leases.live_at(key, time.time())
+    leases.release(key, time.time())
+    return owner
+
+
+async def asked_about(leases: RedisLeases, key: bytes) -> bool:
+    return not live_at(leases, key)
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110 - Redis gives no other sign
+            await asyncio.sleep(0.01)
+
+
+async def test_a_packet_that_follows_another_need_not_ask_until_a_twelfth_of_the_idle_time_is_over(
+    redis: RedisServer,
+) -> None:
+    now = 0.0
+    async with RedisLeases(redis.url, SPEC, timeout_s=5, clock=lambda: now) as leases, listening(leases):
+        assert await told(leases, b"c") == "one"
+        redis.freeze()
+        now += SPEC.idle_s / 12 - 0.01
+        assert live_at(leases, b"c") == "one"
+        now += 0.01
+        assert live_at(leases, b"c") == ""
+
+
+async def test_who_does_not_run_asks_each_time(redis: RedisServer) -> None:
+    async with RedisLeases(redis.url, SPEC, timeout_s=5) as leases:
+        assert await told(leases, b"c") == ""
+
+
+async def test_a_conversation_that_another_replica_moves_is_asked_about(redis: RedisServer) -> None:
+    async with (
+        RedisLeases(redis.url, SPEC, timeout_s=5) as here,
+        RedisLeases(redis.url, SPEC, timeout_s=5) as there,
+        listening(here, there),
+    ):
+        assert await told(here, b"c") == await told(here, b"stays") == "one"
+        moved = await there.take(b"c", wanted="two", usable=lambda _: Use.LOST, now=0)
+        assert moved == Taken("two", 2, Fate.FORCED, "one")
+        await until(partial(asked_about, here, b"c"))
+        assert await take(here, b"c") == Taken("two", 2, Fate.KEPT)
+        assert live_at(here, b"stays") == "one"
+
+
+async def test_what_is_known_is_forgotten_when_redis_is_gone_or_silent_and_learnt_again(redis: RedisServer) -> None:
+    async with RedisLeases(redis.url, SPEC, timeout_s=0.5) as leases, listening(leases):
+        for away, back in ((redis.stop, redis.start), (redis.freeze, redis.thaw)):
+            assert await told(leases, b"c") == "one"
+            await asyncio.to_thread(away)
+            await until(partial(asked_about, leases, b"c"))
+            await asyncio.to_thread(back)
+            await until(partial(told, leases, b"c"))
+
+
+async def test_an_exchange_that_began_without_asking_keeps_its_conversation_from_being_handed_over(
+    redis: RedisServer,
+) -> None:
+    now = 0.0
+    async with (
+        RedisLeases(redis.url, SPEC, timeout_s=5, clock=lambda: now) as a,
+        RedisLeases(redis.url, SPEC, timeout_s=5) as b,
+        listening(a),
+    ):
+        here, there = (RedisStage(table, SPEC, redis.url) for table in (a, b))
+        await take(a, b"c")
+        almost = SPEC.idle_s / 12 - 0.1
+        now += almost
+        await there.pass_time(almost)
+        assert a.live_at(b"c", here.now) == "one"  # and stays open
+        there.known["one"] = Use.HAND_OVER
+        set_back(redis.url, SPEC.idle_s / 3 - 0.1)  # the next renewal is about to come
+        assert await there.packet(b"c", "new") == Taken("one", 1, Fate.KEPT)
+        for _ in range(4):
+            await here.pass_time(SPEC.idle_s / 3)
+            assert await there.packet(b"c", "new") == Taken("one", 1, Fate.KEPT)
 
 
 async def take(leases: RedisLeases, key: bytes) -> Taken | None:
