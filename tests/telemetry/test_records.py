@@ -20,7 +20,7 @@ def answer_when_whole(agent: RawAgent, connection: socket.socket) -> None:
     data = agent.read_head(connection)
     while not data.endswith(b"secret"):
         data += connection.recv(65536)
-    connection.sendall(OK)
+    connection.sendall(OK.replace(b"\r\n", b"\r\nflight-usage: tokens=7\r\n", 1))
 
 
 def test_the_access_log_tells_who_what_where_by_which_rule_and_no_secret(
@@ -34,6 +34,9 @@ def test_the_access_log_tells_who_what_where_by_which_rule_and_no_secret(
                 **CAPABILITY,
                 "flight-id": '"id-1"',
                 "flight-conversation": '"c-1"',
+                "flight-task": '"t-1"',
+                "flight-parent": '"p-1"',
+                "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                 "authorization": "Bearer secret",
             },
             content=b"secret",
@@ -41,7 +44,10 @@ def test_the_access_log_tells_who_what_where_by_which_rule_and_no_secret(
     line = gateway.handoff(flight_id="id-1")
     wanted = {
         "outcome": "completed",
+        "flight_id": "id-1",
         "conversation": "c-1",
+        "task": "t-1",
+        "parent": "p-1",
         "from": "spiffe://mesh.local/ns/agents/sa/planner",
         "capability": "code.execute",
         "agent": "executor-1",
@@ -54,11 +60,18 @@ def test_the_access_log_tells_who_what_where_by_which_rule_and_no_secret(
         "path": "/run",
         "status": 200,
         "attempts": 1,
+        "usage": "tokens=7",
         "bytes_in": 6,
         "bytes_out": 2,
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
+    moments = ["gateway_ms", "asked_ms", "sent_ms", "answered_ms", "duration_ms"]
+    assert line.keys() - wanted.keys() == {"time", "authority", "waited_ms", *moments}
     assert wanted.items() <= line.items()
-    assert 0 < line["gateway_ms"] <= line["duration_ms"]
+    assert line["authority"] == gateway.url.removeprefix("https://")
+    assert 0 <= line["waited_ms"] < 1000
+    assert line["gateway_ms"] > 0
+    assert sorted(moments, key=line.__getitem__) == moments
     assert "secret" not in (gateway.folder / "access.log").read_text()
 
 
