@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pytest
 import yaml
 
 from gateway.control.certs_dev import issue_dev_certificates
+from tests.fork_server import Forked, ForkServer
 from tests.redis_server import RedisServer
 from tests.waiting import eventually, free_port
 
@@ -53,6 +53,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Nothing of ours is left over."""
+    for server in _fork_servers.values():
+        server.close()
+
+
 @pytest.fixture(scope="session")
 def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A development CA, the gateway's SVID and some agents'."""
@@ -75,7 +81,7 @@ def client_context(certs: Path, name: str | None = "planner", *, alpn: list[str]
 class RunningGateway:
     """A gateway process, where it listens and what it wrote."""
 
-    process: subprocess.Popen[bytes]
+    process: Forked | subprocess.Popen[bytes]
     folder: Path
     certs: Path
     tls_port: int
@@ -205,13 +211,15 @@ class ConfigMap:
 StartGateway = Callable[..., RunningGateway]
 
 
-def _spawn(folder: Path) -> subprocess.Popen[bytes]:
-    with (folder / "stderr.log").open("ab") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")],
-            stdout=errors,
-            stderr=errors,
-        )
+_fork_servers: dict[str, ForkServer] = {}
+"""By the network that they are in."""
+
+
+def _spawn(folder: Path) -> Forked:
+    network = os.readlink("/proc/thread-self/ns/net")
+    if network not in _fork_servers:
+        _fork_servers[network] = ForkServer()
+    return _fork_servers[network].start(["run", "--config", str(folder / "gateway.yaml")], folder / "stderr.log")
 
 
 def launch(

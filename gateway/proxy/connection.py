@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from gateway.proxy.codec import Codec, Event
 from gateway.proxy.tls import TlsFailure, TlsLayer
+from gateway.proxy.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ def keep_alive(raw: Adjustable) -> None:
 class Connection(asyncio.Protocol):
     """A transport, its TLS layers (outermost first) and its codec."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_defect: Callable[[], None]) -> None:
-        self.loop = loop
+    def __init__(self, turn: Turn, on_defect: Callable[[], None]) -> None:
+        self.loop = turn.loop
+        self.turn = turn
         self.layers: list[TlsLayer] = []
         self.codec: Codec | None = None
         self.congested = False
@@ -77,12 +79,15 @@ class Connection(asyncio.Protocol):
         except TlsFailure as failure:
             self.on_tls_failure(failure)
         except Exception:
-            # A defect of ours must cost this connection only, and never pass for a whole message.
-            self._on_defect()
-            log.exception("a connection was closed by a defect")
-            self.abort()
+            self._close_by_defect()
         finally:
             self._in_turn = False
+
+    def _close_by_defect(self) -> None:
+        """A defect of ours must cost this connection only, and never pass for a whole message."""
+        self._on_defect()
+        log.exception("a connection was closed by a defect")
+        self.abort()
 
     def eof_received(self) -> bool:
         if self.codec is not None and not self.closed:
@@ -154,7 +159,15 @@ class Connection(asyncio.Protocol):
         """The codec has output: write it at the end of this turn."""
         if not self._in_turn and not self._flush_due:
             self._flush_due = True
-            self.loop.call_soon(self.flush)
+            self.turn.note(self)
+
+    def end_turn(self) -> None:
+        """Write what has been gathered, if it has not been written."""
+        if self._flush_due:
+            try:
+                self.flush()
+            except Exception:
+                self._close_by_defect()
 
     def gather(self, size: int) -> None:
         """The codec has `size` more bytes of body: many are written at once, for one turn can read megabytes."""

@@ -86,7 +86,7 @@ class DownstreamConnection(Connection):
     codec: ServerCodec | None
 
     def __init__(self, listener: Listener) -> None:
-        super().__init__(listener.plane.loop, listener.plane.telemetry.defect)
+        super().__init__(listener.plane.turn, listener.plane.telemetry.defect)
         self.listener = listener
         self.plane = listener.plane
         self.exchanges: dict[int, Exchange | LocalExchange | Arrival] = {}

@@ -36,6 +36,7 @@ from gateway.proxy.records import Records
 from gateway.proxy.retries import Retries, RetryLimits
 from gateway.proxy.stages import Stage
 from gateway.proxy.tuning import Tuning
+from gateway.proxy.turn import Turn
 from gateway.proxy.upstream import Pool, UpstreamLimits
 from gateway.recorded import Decided
 from gateway.refusal import Reason, Refusal
@@ -126,6 +127,7 @@ class DataPlane:
         broker: Broker | None = None,
     ) -> None:
         self.loop = loop
+        self.turn = Turn(loop)
         self.telemetry = telemetry
         self.tunnel_context = tunnel_context
         """The TLS context for what is inside a tunnel to a host; ``None`` when there is none for it."""
@@ -280,7 +282,7 @@ class DataPlane:
             stranger = pool is not None
             pool = Pool(
                 agent,
-                self.loop,
+                self.turn,
                 self._upstream_limits,
                 self._upstream_context,
                 self.telemetry.defect,

@@ -38,6 +38,7 @@ from gateway.proxy.connection import Connection, keep_alive
 from gateway.proxy.lifetimes import AGENT, Clock, Lifetimes
 from gateway.proxy.revocation import REVOKED, marks
 from gateway.proxy.tls import TlsFailure, TlsLayer
+from gateway.proxy.turn import Turn
 from gateway.refusal import Reason, Refusal
 from gateway.routing import Agent, Protocol
 
@@ -117,7 +118,7 @@ class UpstreamConnection(Connection):
     codec: ClientCodec | None
 
     def __init__(self, pool: Pool, context: ssl.SSLContext | None) -> None:
-        super().__init__(pool.loop, pool.on_defect)
+        super().__init__(pool.turn, pool.on_defect)
         self.pool = pool
         self.exchanges: dict[int, Requester] = {}
         self.idle_since = pool.loop.time()
@@ -352,7 +353,7 @@ class Pool:
     def __init__(
         self,
         agent: Agent,
-        loop: asyncio.AbstractEventLoop,
+        turn: Turn,
         limits: UpstreamLimits,
         context: Callable[[Agent], ssl.SSLContext],
         on_defect: Callable[[], None],
@@ -362,7 +363,8 @@ class Pool:
     ) -> None:
         self.agent = agent
         self.scheme = b"https" if agent.tls else b"http"
-        self.loop = loop
+        self.turn = turn
+        self.loop = turn.loop
         self.limits = limits
         self.on_defect = on_defect
         self.lifetimes = lifetimes

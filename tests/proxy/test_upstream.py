@@ -11,6 +11,7 @@ import pytest
 
 from gateway.messages import Fields, RequestHead, ResponseHead
 from gateway.proxy.lifetimes import Lifetimes
+from gateway.proxy.turn import Turn
 from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamLimits
 from gateway.refusal import Refusal
 from gateway.routing import Agent, Protocol
@@ -73,7 +74,7 @@ async def test_nobody_waits_for_an_agent_that_died(protocol: Protocol, max_conne
         agent = Agent("a", "127.0.0.1", port, frozenset({"x"}), protocol=protocol)
         pool = Pool(
             agent,
-            asyncio.get_running_loop(),
+            Turn(asyncio.get_running_loop()),
             UpstreamLimits(max_connections=max_connections),
             lambda _: pytest.fail("no TLS here"),
             lambda: pytest.fail("a defect"),
