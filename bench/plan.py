@@ -23,7 +23,7 @@ class Plan:
     held_streams: int = 5_000
     """Open while handoffs are measured beside them."""
     worker_connections: int = 64
-    """With a stream each: enough that the system spreads them evenly over workers."""
+    """For each worker, with a stream each: enough that the system spreads them evenly."""
     idle_connections: int = 10_000
     idle_s: float = 5.0
     flood_callers: int = 64

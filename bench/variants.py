@@ -67,7 +67,7 @@ def measure(
 def _one(proxy: Proxy, plan: Plan, load_core: int | None) -> dict[str, Result]:
     name = proxy.kind.name
     if proxy.kind is gateway.WORKERS:
-        return {name: closed(proxy, "h2", plan.worker_connections, plan, None, streams=1)}
+        return {name: closed(proxy, "h2", gateway.WORKER_PROCESSES * plan.worker_connections, plan, None, streams=1)}
     found = {name: closed(proxy, "h2", plan.h2_connections, plan, load_core)}
     if proxy.kind is gateway.SHARED:
         found[ALONE] = closed(proxy, "h2", plan.worker_connections, plan, load_core, streams=1)
