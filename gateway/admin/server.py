@@ -15,6 +15,7 @@ from hypercorn.config import Config
 from starlette.types import ASGIApp
 
 from gateway.admin.access import Access, Guarded, Trusted
+from gateway.admin.whole import Whole
 from gateway.identity import IdentityError, Principal, principal_from_certificate
 
 GRACE_S = 3.0
@@ -73,7 +74,7 @@ class AdminServer:
         if self._access is not None:
             app = Guarded(self._app, self._access, _principal(writer.get_extra_info("ssl_object")))
         loop = asyncio.get_running_loop()
-        await TCPServer(ASGIWrapper(app), loop, self._config, self._worker, {}, reader, writer)  # type: ignore[arg-type]
+        await TCPServer(ASGIWrapper(Whole(app)), loop, self._config, self._worker, {}, reader, writer)  # type: ignore[arg-type]
 
 
 def _newest(context: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
