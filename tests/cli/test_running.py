@@ -138,7 +138,13 @@ def test_top_follows_a_gateway_until_it_is_interrupted(running: RunningGateway) 
     terminal, other = os.openpty()
     os.set_blocking(terminal, False)
     command = [sys.executable, "-m", "gateway.cli", *asking(running, "top")]
-    process = subprocess.Popen(command, stdout=other, env={**os.environ, "COLUMNS": "200", "TERM": "xterm"})
+    process = subprocess.Popen(
+        command,
+        stdout=other,
+        env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
+        # A suite that was started in the background has it ignored, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     text = b""
 
     def seen() -> bool:
