@@ -10,6 +10,7 @@ from typing import Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 DEFAULT_TIMEOUT_S: Final = 0.25
 """For everything that an answer takes, connecting and waiting for a connection included."""
@@ -43,20 +44,50 @@ async def hear(
     timeout_s: float,
     began: Callable[[], None],
     told: Callable[[bytes], None],
+    lost: Callable[[Exception], None],
 ) -> None:
-    """Pass on what is said on `channel`, until the connection proves dead or this task is cancelled.
+    """Pass on what is said on `channel`, over one connection after the other, until this task is cancelled.
 
     Args:
         redis: who is asked.
         channel: its name.
         quiet_s: after so long without a word, whether there would be any is tried out; after as long again it is dead.
         timeout_s: for what is sent.
-        began: called when everything that is said from then on will be heard, or found missing.
+        began: called when everything that is said from then on will be heard, or `lost` called.
         told: called with each message.
+        lost: called with the reason when nothing is heard any more, or from the start; once until `began` is.
+
+    """
+    deaf = False
+
+    def hearing() -> None:
+        nonlocal deaf
+        deaf = False
+        began()
+
+    while not cancelled():
+        try:
+            await _hear_once(redis, channel, quiet_s, timeout_s, hearing, told)
+        except (RedisError, OSError) as error:
+            if not deaf:
+                deaf = True
+                lost(error)
+        await asyncio.sleep(RECONNECT_S)
+
+
+async def _hear_once(
+    redis: Redis,
+    channel: str,
+    quiet_s: float,
+    timeout_s: float,
+    began: Callable[[], None],
+    told: Callable[[bytes], None],
+) -> None:
+    """`hear`, over one connection until that proves dead.
 
     Raises:
         RedisError: Redis does not allow it, or the connection broke.
-        OSError: it cannot be reached.
+        OSError: it cannot be reached, or says nothing.
 
     """
     silent = False

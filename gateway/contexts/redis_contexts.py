@@ -9,7 +9,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from gateway.contexts.store import Place, Put, Quota, StoreError
-from gateway.redis_store import connect
+from gateway.redis_store import connect, words
 
 PREFIX: Final = "phoenixflight:context:"
 TIMEOUT_S: Final = 2.0
@@ -142,7 +142,7 @@ class RedisContexts:
             async with asyncio.timeout(self._timeout_s):
                 return await script(keys, arguments)
         except (RedisError, OSError) as error:  # a timeout is an OSError
-            raise StoreError(f"Redis: {str(error) or type(error).__name__}") from None
+            raise StoreError(f"Redis: {words(error)}") from None
 
 
 _CONTEXT = f"{PREFIX}bytes:"

@@ -25,7 +25,6 @@ from gateway.leases.spec import LeaseSpec
 from gateway.redis_store import (
     DEFAULT_CONNECTIONS,
     DEFAULT_TIMEOUT_S,
-    RECONNECT_S,
     Outage,
     cancelled,
     connect,
@@ -203,28 +202,22 @@ class RedisLeases:
             await self.renew()
 
     async def _listen(self) -> None:
-        deaf = False
+        try:
+            await hear(
+                self._redis,
+                MOVED,
+                quiet_s=_QUIET_S,
+                timeout_s=self._timeout_s,
+                began=self._near.begin,
+                told=lambda key: self._near.forget(key.removeprefix(PREFIX)),
+                lost=self._deaf,
+            )
+        finally:
+            self._near.end()
 
-        def began() -> None:
-            nonlocal deaf
-            deaf = False
-            self._near.begin()
-
-        while not cancelled():
-            try:
-                await hear(
-                    self._redis, MOVED, quiet_s=_QUIET_S, timeout_s=self._timeout_s, began=began, told=self._hear
-                )
-            except (RedisError, OSError) as error:
-                if not deaf:
-                    log.warning("leases in Redis: changes are not heard, so each packet asks: %s", words(error))
-                deaf = True
-            finally:
-                self._near.end()
-            await asyncio.sleep(RECONNECT_S)
-
-    def _hear(self, key: bytes) -> None:
-        self._near.forget(key.removeprefix(PREFIX))
+    def _deaf(self, error: Exception) -> None:
+        self._near.end()
+        log.warning("leases in Redis: changes are not heard, so each packet asks: %s", words(error))
 
     async def renew(self) -> None:
         """Renew what is held, and once more what was at the last renewal."""

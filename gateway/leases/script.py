@@ -61,7 +61,9 @@ PREFIX: Final = b"phoenixflight:lease:"
 MOVED: Final = "phoenixflight:lease:moved"
 """The channel on which the key of each lease is told that changes hands."""
 
-LUA: Final = """
+LUA: Final = (
+    f"local moved = '{MOVED}'"
+    + """
 local idle_ms, remember_ms, todo, wanted, mine = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[7]
 if todo == 'let go' then
   redis.call('HDEL', KEYS[1], mine)
@@ -86,7 +88,7 @@ local function held_elsewhere()
 end
 
 local function give()
-  redis.call('PUBLISH', 'phoenixflight:lease:moved', KEYS[1])
+  redis.call('PUBLISH', moved, KEYS[1])
   redis.call('DEL', KEYS[1])
   owner, epoch = wanted, epoch + 1
 end
@@ -124,5 +126,6 @@ end
 redis.call('PEXPIRE', KEYS[1], remember_ms)
 return {state, owner, epoch}
 """
+)
 SHA: Final = hashlib.sha1(LUA.encode(), usedforsecurity=False).hexdigest()
 """By which Redis knows the script."""

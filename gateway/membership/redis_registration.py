@@ -30,7 +30,7 @@ from gateway.membership.registration_store import (
     nobody,
     note_end,
 )
-from gateway.redis_store import DEFAULT_CONNECTIONS, RECONNECT_S, cancelled, connect, hear, words
+from gateway.redis_store import DEFAULT_CONNECTIONS, cancelled, connect, hear, words
 
 DEFAULT_TIMEOUT_S: Final = 0.5
 """For everything that one question takes."""
@@ -169,31 +169,19 @@ class RedisRegistrations:
             tasks.create_task(self._follow())
 
     async def _listen(self) -> None:
-        deaf = False
+        await hear(
+            self._redis,
+            scripts.CHANNEL,
+            quiet_s=self._refresh_s,
+            timeout_s=self._timeout_s,
+            began=self._read_all_soon,  # for what was said while nobody listened
+            told=self._hear,
+            lost=self._deaf,
+        )
 
-        def began() -> None:
-            nonlocal deaf
-            deaf = False
-            self._read_all_soon()  # for what was said while nobody listened
-
-        while not cancelled():
-            try:
-                await hear(
-                    self._redis,
-                    scripts.CHANNEL,
-                    quiet_s=self._refresh_s,
-                    timeout_s=self._timeout_s,
-                    began=began,
-                    told=self._hear,
-                )
-            except (RedisError, OSError) as error:
-                if not deaf:
-                    log.warning(
-                        "registrations in Redis: changes are not heard, only read now and then: %s", words(error)
-                    )
-                    self._read_all_soon()  # which tells whether there is more to it
-                deaf = True
-            await asyncio.sleep(RECONNECT_S)
+    def _deaf(self, error: Exception) -> None:
+        log.warning("registrations in Redis: changes are not heard, only read now and then: %s", words(error))
+        self._read_all_soon()  # which tells whether there is more to it
 
     def _hear(self, said: bytes) -> None:
         name = said.removeprefix(scripts.GONE).decode(errors="replace")
