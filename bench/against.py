@@ -28,6 +28,7 @@ from bench.check import check
 from bench.client import connect
 from bench.load import STREAMS, Closed
 from bench.plan import Plan
+from bench.process import cpu_s
 from bench.proxy import Proxy
 
 _WARM_UP_S = 0.04
@@ -88,16 +89,11 @@ async def _turns(proxies: dict[str, Proxy], protocol: str, count: int, seconds: 
 async def _window(connections: list[Connection], pid: int, seconds: float) -> float:
     load = Closed(connections, STREAMS)
     await asyncio.sleep(_WARM_UP_S)
-    handoffs, used = load.statuses[200], _cpu_ns(pid)
+    handoffs, used = load.statuses[200], cpu_s(pid)
     await asyncio.sleep(seconds)
-    handoffs, used = load.statuses[200] - handoffs, _cpu_ns(pid) - used
+    handoffs, used = load.statuses[200] - handoffs, cpu_s(pid) - used
     await load.stop()
-    return used / max(handoffs, 1) / 1000
-
-
-def _cpu_ns(pid: int) -> int:
-    """Of all threads of a process (clock_getcpuclockid(3), as the kernel numbers such clocks)."""
-    return time.clock_gettime_ns(~pid << 3 | 2)
+    return used / max(handoffs, 1) * 1e6
 
 
 def _table(protocol: str, found: dict[str, list[float]]) -> Table:

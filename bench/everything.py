@@ -6,7 +6,6 @@ Metrics are counted in both: they cannot be turned off.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,13 +13,14 @@ from typing import Any
 
 import httpx
 
+from bench import latency
 from bench.check import check
 from bench.gateway import GATEWAY, UNTOLD
 from bench.memory import Launch
 from bench.plan import Plan
 from bench.process import BenchFailure, module, run
 from bench.proxy import Proxy
-from bench.rounds import closed
+from bench.rounds import side_by_side
 from bench.table import RECORDS_PER_S
 
 BESIDE_PER_S = 500
@@ -38,7 +38,6 @@ def measure(
         BenchFailure: a measurement failed, or what was handed on was not recorded.
 
     """
-    order = random.Random(1)
     rounds: list[Result] = []
     with ExitStack() as running:
         proxies = []
@@ -49,19 +48,19 @@ def measure(
         for proxy in proxies:
             with proxy.blamed():
                 check(proxy)
+        told = proxies[0]
         for number in range(1, plan.rounds + 1):
             say(f"everything on and off: round {number} of {plan.rounds}")
-            found: Result = {}
-            for proxy in order.sample(proxies, len(proxies)):
-                with proxy.blamed():
-                    before = _recorded(proxy) if proxy.kind is GATEWAY else {}
-                    found[proxy.kind.name] = one = closed(proxy, "h2", plan.h2_connections, plan, load_core)
-                    if proxy.kind is GATEWAY:
-                        one["lost_records"] = _lost(before, _recorded(proxy), sum(one["statuses"].values()))
-                        proxy.forget_log()
+            with told.blamed():
+                before = _recorded(told)
+            found = side_by_side(proxies, "h2", plan.h2_connections, plan, load_core)
+            with told.blamed():
+                one = found[told.kind.name]
+                one["lost_records"] = _lost(before, _recorded(told), sum(one["statuses"].values()))
+            told.forget_log()
             rounds.append(found)
         say(f"{RECORDS_PER_S:,} records a second")
-        beside = _beside(proxies[0], plan, proxy_core, load_core)
+        beside = _beside(told, plan, proxy_core, load_core)
     return {"rounds": rounds, "recorder": beside}
 
 
@@ -88,15 +87,11 @@ def _lost(before: dict[str, float], after: dict[str, float], handoffs: int) -> i
 def _beside(proxy: Proxy, plan: Plan, proxy_core: int | None, load_core: int | None) -> Result:
     """The recorder at its rate on the proxy's core, which serves handoffs meanwhile."""
     with ThreadPoolExecutor(1) as beside:
-        traffic = module(
-            "bench.load",
-            "rate",
-            *("--port", proxy.site.port, "--certs", proxy.site.certs),
-            *("--protocol", "h2", "--connections", plan.h2_connections),
-            *("--per-second", BESIDE_PER_S, "--warm-up", plan.warm_up_s, "--seconds", plan.rate_s, "--seed", 1),
+        target = proxy.target("h2", plan.h2_connections)
+        waiting = beside.submit(
+            latency.measure, [target], BESIDE_PER_S, plan.warm_up_s, plan.recorder_s, seed=1, core=load_core
         )
-        waiting = beside.submit(run, traffic, load_core)
-        command = module("bench.recorder", "--per-second", RECORDS_PER_S, "--seconds", plan.rate_s)
+        command = module("bench.recorder", "--per-second", RECORDS_PER_S, "--seconds", plan.recorder_s)
         result: Result = json.loads(run(command, proxy_core))
-        result["traffic"] = json.loads(waiting.result())
+        result["traffic"] = waiting.result()[target.name]
     return result

@@ -10,6 +10,9 @@ from typing import Any
 from bench.plan import Plan
 from bench.process import module, run
 from bench.proxy import Kind, Proxy
+from bench.rounds import alone
+
+_WARMING = Plan(warm_up_s=0.0, closed_s=0.5)
 
 Result = dict[str, Any]
 Launch = Callable[[Kind], Proxy]
@@ -85,14 +88,7 @@ def _warm(kind: Kind, launch: Launch, core: int | None) -> Iterator[Proxy]:
     try:
         with proxy.blamed():
             for protocol, connections in (("h2", 4), ("http/1.1", 8)):
-                command = module(
-                    "bench.load",
-                    "closed",
-                    *("--port", proxy.site.port, "--certs", proxy.site.certs, "--pid", proxy.child.pid),
-                    *("--protocol", protocol, "--connections", connections),
-                    *("--warm-up", 0, "--seconds", 0.5),
-                )
-                run(command, core)
+                alone(proxy, protocol, connections, _WARMING, core)
             yield proxy
     finally:
         proxy.child.stop()

@@ -30,12 +30,12 @@ from gateway.packet.keys import Key, KeySet, SigningKey
 from gateway.packet.signature import sign, verify
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
-from gateway.recorded import Decided
 from gateway.recorder.chain import START, Sealer
 from gateway.recorder.compose import record_of
 from gateway.recorder.line import Kind
 from gateway.routing import Agent, Load, Ring, pick
 from gateway.routing.simulate import agents
+from gateway.verdict import Decided
 
 _RULES = 2000
 _MEMBERS = 5000

@@ -10,6 +10,7 @@ from bench.memory import Launch
 from bench.plan import Plan
 from bench.process import module, run
 from bench.proxy import Kind, Proxy
+from bench.rounds import alone
 
 TIMES = 4
 UNLOADED_PER_S = 200
@@ -43,15 +44,7 @@ def measure(kind: Kind, launch: Launch, plan: Plan, core: int | None) -> Result:
 
 
 def _closed(proxy: Proxy, plan: Plan, core: int | None) -> float:
-    command = module(
-        "bench.load",
-        "closed",
-        *("--port", proxy.site.port, "--certs", proxy.site.certs, "--pid", proxy.child.pid),
-        *("--connections", plan.flood_callers, "--streams", 1),
-        *("--warm-up", plan.warm_up_s, "--seconds", plan.closed_s),
-    )
-    result: Result = json.loads(run(command, core))
-    return float(result["handoffs"] / result["seconds"])
+    return float(alone(proxy, "h2", plan.flood_callers, plan, core, streams=1)["per_s"])
 
 
 def _flood(proxy: Proxy, per_second: float, plan: Plan, core: int | None, manners: str) -> Result:

@@ -13,7 +13,9 @@ class Plan:
     warm_up_s: float = 1.0
     """Before each measured window, on the same connections."""
     closed_s: float = 4.0
-    rate_s: float = 5.0
+    rate_s: float = 10.0
+    """Of latency, in turns with the others."""
+    recorder_s: float = 5.0
     h2_connections: int = 4
     """With 16 streams each under closed-loop load."""
     h1_connections: int = 32
@@ -36,7 +38,8 @@ QUICK = Plan(
     rounds=2,
     warm_up_s=0.5,
     closed_s=1.0,
-    rate_s=1.5,
+    rate_s=2.0,
+    recorder_s=1.5,
     body_bytes=2**28,
     sse_s=2.0,
     held_streams=1000,

@@ -138,6 +138,11 @@ def _settle(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def cpu_s(pid: int) -> float:
+    """User and system time of all threads of a process (clock_getcpuclockid(3), as the kernel numbers such clocks)."""
+    return time.clock_gettime_ns(~pid << 3 | 2) / 1e9
+
+
 class Watch:
     """The CPU time and memory of a process and the descendants that it has when the watch begins."""
 
@@ -151,7 +156,7 @@ class Watch:
 
     def each_cpu_s(self) -> list[float]:
         """The same for each process."""
-        return [sum(process.cpu_times()[:2]) for process in self._tree]
+        return [cpu_s(process.pid) for process in self._tree]
 
     def busy_s(self) -> float:
         """Time so far that the cores it is bound to were busy, whoever used them."""

@@ -27,7 +27,7 @@ from bench.bed import Bed
 from bench.check import check
 from bench.plan import Plan
 from bench.process import BenchFailure
-from bench.rounds import closed
+from bench.rounds import alone
 
 PARTS = ("TLS", "socket", "HTTP/2 codec", "HTTP/1.1 codec", "decision", "protections", "telemetry", "glue")
 
@@ -108,8 +108,8 @@ def main(
         try:
             with proxy.blamed():
                 check(proxy)
-                cost = closed(proxy, protocol, connections, plan, bed.load_core)["cpu_us"]
-                load = beside.submit(closed, proxy, protocol, connections, plan, bed.load_core)
+                cost = alone(proxy, protocol, connections, plan, bed.load_core)["cpu_us"]
+                load = beside.submit(alone, proxy, protocol, connections, plan, bed.load_core)
                 script = _sampled(proxy.child.pid, seconds, folder)
                 load.result()
         except BenchFailure as failure:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from bench.process import BenchFailure, Child, start
+from bench.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,22 @@ class Proxy:
         except (BenchFailure, httpx.TransportError) as failure:
             raise BenchFailure(f"{failure}\n{self.child.condition()}") from None
 
+    def target(self, protocol: str, connections: int) -> Target:
+        """The way through it, and its process."""
+        return Target(self.kind.name, [self.site.port], protocol, connections, str(self.site.certs), self.child.pid)
+
     def forget_log(self) -> None:
         """Empty the access log (it is written in append mode), so that a long run fills no disk."""
         self.site.access_log.open("wb").close()
+
+
+@contextmanager
+def all_blamed(proxies: list[Proxy]) -> Iterator[None]:
+    """`Proxy.blamed`, for a measurement of several."""
+    with ExitStack() as stack:
+        for proxy in proxies:
+            stack.enter_context(proxy.blamed())
+        yield
 
 
 def launch(kind: Kind, site: Site, core: int | None) -> Proxy:

@@ -6,7 +6,6 @@ with many open streams, with leases in Redis, and with two workers, which have t
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from bench.check import check
 from bench.memory import Launch
 from bench.plan import Plan
 from bench.proxy import Kind, Proxy
-from bench.rounds import closed
+from bench.rounds import alone, side_by_side
 from bench.table import ALONE
 
 Result = dict[str, Any]
@@ -40,7 +39,6 @@ def measure(
         chosen += [gateway.SHARED, gateway.WORKERS] if shutil.which("redis-server") else []
     if envoy.ENVOY in kinds:
         chosen += [envoy.ENVOY, envoy.SECURE, envoy.ASKING]
-    order = random.Random(1)
     rounds = []
     with ExitStack() as running:
         proxies = []
@@ -52,26 +50,21 @@ def measure(
                 if kind is gateway.STREAMS:
                     running.callback(_held(proxy, plan, load_core).stop)
             proxies.append(proxy)
+        beside = [proxy for proxy in proxies if proxy.kind is not gateway.WORKERS]
         for number in range(1, plan.rounds + 1):
             say(f"other circumstances: round {number} of {plan.rounds}")
-            found = {}
-            for proxy in order.sample(proxies, len(proxies)):
-                with proxy.blamed():
-                    found |= _one(proxy, plan, load_core)
+            found = side_by_side(beside, "h2", plan.h2_connections, plan, load_core)
+            for proxy in proxies:
+                if proxy.kind is gateway.SHARED:
+                    found[ALONE] = alone(proxy, "h2", plan.worker_connections, plan, load_core, streams=1)
+                elif proxy.kind is gateway.WORKERS:
+                    # They take both cores, and the load what they leave.
+                    connections = gateway.WORKER_PROCESSES * plan.worker_connections
+                    found[proxy.kind.name] = alone(proxy, "h2", connections, plan, None, streams=1)
                 if proxy.kind.logs:
                     proxy.forget_log()
             rounds.append(found)
     return rounds
-
-
-def _one(proxy: Proxy, plan: Plan, load_core: int | None) -> dict[str, Result]:
-    name = proxy.kind.name
-    if proxy.kind is gateway.WORKERS:
-        return {name: closed(proxy, "h2", gateway.WORKER_PROCESSES * plan.worker_connections, plan, None, streams=1)}
-    found = {name: closed(proxy, "h2", plan.h2_connections, plan, load_core)}
-    if proxy.kind is gateway.SHARED:
-        found[ALONE] = closed(proxy, "h2", plan.worker_connections, plan, load_core, streams=1)
-    return found
 
 
 def _held(proxy: Proxy, plan: Plan, core: int | None) -> process.Child:
