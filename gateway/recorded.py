@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.authority import Credential
-from gateway.decision import Evidence, Verdict
+from gateway.decision import Evidence
 from gateway.identity import Principal
 from gateway.messages import RequestHead
 from gateway.packet import fields as names
@@ -40,20 +40,6 @@ _JUDGED = frozenset(
         Reason.LINEAGE_LOOP,
     )
 )
-
-
-class Decided(msgspec.Struct, frozen=True, gc=False):
-    """A decision as it was taken, with everything that the caller sent in its head."""
-
-    head: RequestHead
-    principal: Principal | None
-    verdict: Verdict
-    revision: str
-    """Of the snapshot that it was taken under."""
-    now: float
-    """Seconds since the epoch."""
-    destination: str = ""
-    """Where the packet was bound for, as `decide` was told."""
 
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):

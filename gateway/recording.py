@@ -16,7 +16,8 @@ from gateway.messages import RequestHead
 from gateway.packet import FlightPacket
 from gateway.packet import fields as names
 from gateway.policy.patterns import parse_capability_pattern
-from gateway.recorded import FIELDS, Decided, Flip, Held, Question, Recorded
+from gateway.recorded import FIELDS, Flip, Held, Question, Recorded
+from gateway.verdict import Decided
 
 
 def record(decided: Decided) -> Recorded:

@@ -13,9 +13,10 @@ from gateway.identity import Principal
 from gateway.messages import RequestHead
 from gateway.packet import fields as names
 from gateway.policy.model import TrustPolicy
-from gateway.recorded import Decided, Flip, Recorded
+from gateway.recorded import Flip, Recorded
 from gateway.recording import again, flip, record, redecide
 from gateway.routes import place
+from gateway.verdict import Decided
 from tests.policy.worlds import AGENTS, ALLOW, DENY, NOON, PLANNER, Ask, asks, documents, policy, snapshot
 
 SENDER = Principal(PLANNER)

@@ -21,11 +21,11 @@ from gateway.admin.under_way import under_way
 from gateway.documents import DocumentError
 from gateway.handoff import Handoff, Outcome
 from gateway.policy.facts import DEFAULT_HOPS
-from gateway.recorded import Decided
 from gateway.recorder import Reader, Record
 from gateway.recorder.compose import record_of
 from gateway.recorder.record import record_in
 from gateway.telemetry.recent import Recent
+from gateway.verdict import Decided
 
 if TYPE_CHECKING:
     from gateway.control.gateway import Gateway

@@ -16,7 +16,7 @@ from gateway.admin.events import Reader, State, event
 from gateway.admin.filters import Filter
 from gateway.admin.hits import Hits
 from gateway.handoff import Handoff, Outcome
-from gateway.recorded import Decided
+from gateway.verdict import Decided
 
 MAX_READERS: Final = 32
 """Streams at a time; who comes later is told to come again."""

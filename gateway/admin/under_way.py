@@ -9,7 +9,7 @@ from gateway.handoff import Handoff, Outcome
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.records import recorded
-from gateway.recorded import Decided
+from gateway.verdict import Decided
 
 
 def under_way(plane: DataPlane) -> Iterator[tuple[Handoff, Decided]]:

@@ -66,7 +66,7 @@ from gateway.proxy.once import OnceOnly
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.sockets import listening
 from gateway.proxy.under_way import begun_between
-from gateway.recorded import Decided, Recorded
+from gateway.recorded import Recorded
 from gateway.recorder import OnFailure, Reader, Recorder
 from gateway.recorder.compose import recorded
 from gateway.recorder.heads import load_signer
@@ -90,6 +90,7 @@ from gateway.telemetry.recorder import RecorderMetrics
 from gateway.telemetry.revocations import RevocationMetrics
 from gateway.telemetry.shipped import Shipped
 from gateway.telemetry.telemetry import Telemetry
+from gateway.verdict import Decided
 
 log = logging.getLogger(__name__)
 

@@ -104,7 +104,7 @@ def verify(head: RequestHead, keys: KeySet, principal: Principal | None, now: fl
     holds = key.verifies(value, signature_base(head, values, covered, given.text))
     if not holds and head.protocol:
         # Inside, an upgrade is a CONNECT (RFC 8441); who asked for it over HTTP/1.1 has signed a GET.
-        upgrade = msgspec.structs.replace(head, method=b"GET")
+        upgrade = RequestHead(b"GET", head.scheme, head.authority, head.path, head.fields, head.protocol)
         holds = key.verifies(value, signature_base(upgrade, values, covered, given.text))
     if not holds:
         raise SignatureError("signature: not one of this key over the covered components")

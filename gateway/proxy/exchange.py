@@ -32,10 +32,10 @@ from gateway.proxy.once import OncePacket
 from gateway.proxy.retries import RETRIED_STATUSES, UNTAKEN, Cause, Failure, repeatable, retry_after_s
 from gateway.proxy.retry import Leftover, Retry
 from gateway.proxy.upload import Upload
-from gateway.recorded import Decided
 from gateway.refusal import GRPC_CONTENT_TYPE, Reason, Refusal, answer
 from gateway.routing import Agent, AgentState
 from gateway.telemetry.tracing import renew
+from gateway.verdict import Decided
 
 if TYPE_CHECKING:
     import asyncio

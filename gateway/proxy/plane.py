@@ -38,10 +38,10 @@ from gateway.proxy.stages import Stage
 from gateway.proxy.tuning import Tuning
 from gateway.proxy.turn import Turn
 from gateway.proxy.upstream import Pool, UpstreamLimits
-from gateway.recorded import Decided
 from gateway.refusal import Reason, Refusal
 from gateway.routing import DEFAULT_C, Agent
 from gateway.telemetry.trace import Trace
+from gateway.verdict import Decided
 
 if TYPE_CHECKING:
     from gateway.proxy.arrival import Arrival

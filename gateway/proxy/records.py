@@ -18,10 +18,10 @@ from gateway.handoff import Attempt, Handoff, Outcome
 from gateway.headers import field_value
 from gateway.packet import Capabilities, FlightPacket
 from gateway.packet import fields as names
-from gateway.recorded import Decided
 from gateway.refusal import Refusal
 from gateway.telemetry.trace import Trace
 from gateway.usage import written
+from gateway.verdict import Decided
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.plane import DataPlane
-from gateway.recorded import Decided
+from gateway.verdict import Decided
 
 
 def begun_between(plane: DataPlane, after: float, until: float) -> Iterator[tuple[Decided, str]]:

@@ -12,9 +12,10 @@ import msgspec
 
 from gateway.decision import Forward
 from gateway.handoff import Handoff, Outcome
-from gateway.recorded import Decided, Recorded
+from gateway.recorded import Recorded
 from gateway.recorder.record import MAX_ELIGIBLE, Addition, Judged, Record
 from gateway.recording import covered_of, decided_by, kept_fields, kept_of, record
+from gateway.verdict import Decided
 
 _encode = msgspec.json.Encoder().encode
 

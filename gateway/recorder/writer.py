@@ -17,13 +17,13 @@ import msgspec
 
 from gateway.documents import DocumentError
 from gateway.handoff import Handoff
-from gateway.recorded import Decided
 from gateway.recorder.compose import open_record
 from gateway.recorder.erase import Request, erase, erase_alone, requests_in
 from gateway.recorder.heads import Signer
 from gateway.recorder.line import Kind, Lost
 from gateway.recorder.segments import ChainFolder, InUseError, chains_in, timestamp
 from gateway.recorder.spec import Fsync, OnFailure, RecorderSpec
+from gateway.verdict import Decided
 
 log = logging.getLogger(__name__)
 

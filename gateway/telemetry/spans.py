@@ -15,7 +15,6 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags
 
 from gateway.decision import Forward
 from gateway.handoff import Attempt, Handoff
-from gateway.recorded import Decided
 from gateway.routing import Agent
 from gateway.telemetry.conventions import (
     SCOPE,
@@ -27,6 +26,7 @@ from gateway.telemetry.conventions import (
     is_error,
     method_attributes,
 )
+from gateway.verdict import Decided
 
 HANDOFF: Final = 1
 DECISION: Final = 2

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 
 from gateway.handoff import Handoff
-from gateway.recorded import Decided
 from gateway.recorder.compose import line_of, record_of
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -17,6 +16,7 @@ from gateway.telemetry.recent import Recent
 from gateway.telemetry.spec import TelemetrySpec
 from gateway.telemetry.trace import Trace
 from gateway.telemetry.tracing import Tracing
+from gateway.verdict import Decided
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from gateway.handoff import Handoff, Outcome
 from gateway.messages import Fields
 from gateway.packet import fields as names
 from gateway.packet.w3c import SAMPLED, read_traceparent
-from gateway.recorded import Decided
 from gateway.telemetry.export import Export
 from gateway.telemetry.spans import ATTEMPT, HANDOFF, Ended, SpanContext, spans_of
 from gateway.telemetry.spec import TracingSpec
 from gateway.telemetry.trace import Trace
+from gateway.verdict import Decided
 
 MAX_PARENTS: Final = 4096
 """Packets that later ones may name as their parent and be linked to; the oldest are forgotten."""

@@ -17,8 +17,8 @@ from gateway.admin.live import MAX_READERS, Live, Now
 from gateway.decision import Refuse
 from gateway.handoff import Handoff, Outcome
 from gateway.messages import RequestHead
-from gateway.recorded import Decided
 from gateway.refusal import Reason, Refusal
+from gateway.verdict import Decided
 from tests.admin.operators import Watching, operator, packet
 from tests.conftest import RunningGateway
 from tests.waiting import eventually

@@ -22,10 +22,10 @@ from gateway.messages import RequestHead
 from gateway.packet import fields as names
 from gateway.policy import PolicySet
 from gateway.policy.load import load_policies
-from gateway.recorded import Decided
 from gateway.recorder import Record
 from gateway.recorder.line import Kind
 from gateway.recorder.segments import segments_in
+from gateway.verdict import Decided
 from tests.conftest import member
 from tests.recorder.making import chain_in, ended, record_of
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 import httptools
-import msgspec
 
 from gateway.headers import opens_tunnel
 from gateway.messages import RequestHead, ResponseHead
@@ -93,7 +92,7 @@ def check_onward(message: Message) -> None:
         assert _TOKEN.fullmatch(head.method), written
         assert written.startswith(head.method + b" "), written
         written = b"POST" + written.removeprefix(head.method)
-        head = msgspec.structs.replace(head, method=b"POST")
+        head = RequestHead(b"POST", head.scheme, head.authority, head.path, head.fields, head.protocol)
     server = Http1Server(scheme=b"http", max_header_bytes=4 * _MAX_HEADER_BYTES)
     events = server.receive(written)
     reader = Reader()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from typing import Any
 
-import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -36,8 +36,14 @@ ID = (b"flight-id", b'"id-1"')
 HEAD = RequestHead(b"POST", b"https", b"gateway.mesh.local:8443", b"/run?x=1", [CAPABILITY, ID])
 
 
+def altered(head: RequestHead, **changes: Any) -> RequestHead:
+    """`head` with other parts."""
+    parts = {name: getattr(head, name) for name in ("method", "scheme", "authority", "path", "fields", "protocol")}
+    return RequestHead(**(parts | changes))
+
+
 def with_fields(head: RequestHead, *more: Field) -> RequestHead:
-    return msgspec.structs.replace(head, fields=[*head.fields, *more])
+    return altered(head, fields=[*head.fields, *more])
 
 
 def signed(
@@ -92,7 +98,7 @@ def test_somebody_elses_signature_is_not_ours_and_does_not_hide_ours() -> None:
     assert verify(with_fields(HEAD, *theirs), KEYS, None, NOW) is None
     head = signed()
     assert check(with_fields(head, *theirs)).keyid == "hmac"
-    assert check(msgspec.structs.replace(head, fields=[*theirs, *head.fields])).keyid == "hmac"
+    assert check(altered(head, fields=[*theirs, *head.fields])).keyid == "hmac"
 
 
 def test_white_space_and_escapes_in_signature_input_make_no_difference() -> None:
@@ -102,13 +108,13 @@ def test_white_space_and_escapes_in_signature_input_make_no_difference() -> None
         (name, value.replace(b" ", b"  ").replace(b";", b"; ") if name == b"signature-input" else value)
         for name, value in head.fields
     ]
-    assert check(msgspec.structs.replace(head, fields=fields)).nonce == 'a"b\\c'
+    assert check(altered(head, fields=fields)).nonce == 'a"b\\c'
 
 
 def test_parts_of_the_target_are_as_good_as_the_whole() -> None:
     parts = [b"@method", b"@authority", b"@path", b"flight-capability", b"flight-id"]
     assert check(signed(components=[*parts, b"@query"])).covered >= set(parts)
-    assert check(signed(msgspec.structs.replace(HEAD, path=b"/run"), components=parts))
+    assert check(signed(altered(HEAD, path=b"/run"), components=parts))
 
 
 def test_the_host_that_names_the_capability_covers_it() -> None:
@@ -122,11 +128,11 @@ def test_the_host_that_names_the_capability_covers_it() -> None:
 
 def test_an_upgrade_holds_in_both_versions_of_http() -> None:
     opening = RequestHead(b"GET", b"https", b"gateway", b"/ws", [CAPABILITY, ID])
-    extended = msgspec.structs.replace(opening, method=b"CONNECT", protocol=b"websocket")
-    over_http1 = msgspec.structs.replace(signed(opening), method=b"CONNECT", protocol=b"websocket")
+    extended = altered(opening, method=b"CONNECT", protocol=b"websocket")
+    over_http1 = altered(signed(opening), method=b"CONNECT", protocol=b"websocket")
     assert check(over_http1)
     assert check(signed(extended))
-    refused(msgspec.structs.replace(over_http1, path=b"/other"), "signature: ")
+    refused(altered(over_http1, path=b"/other"), "signature: ")
 
 
 def test_what_is_remembered_against_replay_is_the_nonce_else_the_id_of_the_key() -> None:
@@ -176,7 +182,7 @@ def flipped(value: bytes, bit: int) -> bytes:
 def changed(head: RequestHead, index: int, value: bytes) -> RequestHead:
     fields = list(head.fields)
     fields[index] = (fields[index][0], value)
-    return msgspec.structs.replace(head, fields=fields)
+    return altered(head, fields=fields)
 
 
 def place(head: RequestHead, name: bytes) -> int:
@@ -195,12 +201,12 @@ def test_whatever_covered_part_is_changed_the_signature_no_longer_holds(
     head = signed(head, keyid)
     covered = check(head).covered
     for part in ("method", "scheme", "authority", "path"):
-        tampered = msgspec.structs.replace(head, **{part: getattr(head, part) + b"x"})
+        tampered = altered(head, **{part: getattr(head, part) + b"x"})
         refused(tampered, "signature: not one of this key over the covered components")
     index = data.draw(st.sampled_from([at for at, field in enumerate(head.fields) if field[0] in covered]))
     refused(changed(head, index, head.fields[index][1] + b"x"), "")
     refused(with_fields(head, head.fields[index]), "signature: ")
-    refused(msgspec.structs.replace(head, fields=[*head.fields[:index], *head.fields[index + 1 :]]), "")
+    refused(altered(head, fields=[*head.fields[:index], *head.fields[index + 1 :]]), "")
 
 
 @given(heads(), st.sampled_from(sorted(SIGNERS)), st.data())
@@ -354,4 +360,4 @@ def test_keys_that_cannot_sign_packets_say_so() -> None:
 
 def test_what_is_not_there_cannot_be_signed() -> None:
     with pytest.raises(SignatureError, match='"flight-id": the request has no such field'):
-        signed(msgspec.structs.replace(HEAD, fields=[CAPABILITY]))
+        signed(altered(HEAD, fields=[CAPABILITY]))

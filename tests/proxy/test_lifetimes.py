@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.codec import Http1Server, Http2Server
-from gateway.proxy.codec.events import ServerCodec
+from gateway.proxy.codec.seam import ServerCodec
 from gateway.proxy.lifetimes import JITTER, Heading, Lifetimes, Unread
 
 HEAD = b"GET /run HTTP/1.1\r\nhost: gateway\r\nx: y\r\n\r\n"

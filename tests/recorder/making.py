@@ -19,12 +19,12 @@ from gateway.identity import Principal, SpiffeId
 from gateway.messages import RequestHead
 from gateway.packet import fields as names
 from gateway.packet.keys import Key
-from gateway.recorded import Decided
 from gateway.recorder import Record, RecorderSpec
 from gateway.recorder.compose import record_of as text_of
 from gateway.recorder.heads import Signer, load_signer, load_verifier
 from gateway.recorder.line import Kind
 from gateway.recorder.segments import ChainFolder
+from gateway.verdict import Decided
 from tests.policy.worlds import ALLOW, NOON, PLANNER, policy, snapshot
 
 _numbers = itertools.count(1)

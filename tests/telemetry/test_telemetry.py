@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from gateway.handoff import Handoff
-from gateway.recorded import Decided
 from gateway.telemetry import telemetry
 from gateway.telemetry.access import AccessLog, ToLines
 from gateway.telemetry.flood import Flood
@@ -15,6 +14,7 @@ from gateway.telemetry.lines import LineWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.tracing import Tracing
+from gateway.verdict import Decided
 from tests.recorder.making import decided, ended
 
 

@@ -12,10 +12,10 @@ from gateway.decision import Snapshot, decide
 from gateway.handoff import Attempt, Handoff, Outcome
 from gateway.identity import Principal
 from gateway.messages import RequestHead
-from gateway.recorded import Decided
 from gateway.telemetry.spans import Ended, asked_last, spans, spans_of
 from gateway.telemetry.spec import TracingSpec
 from gateway.telemetry.tracing import MAX_PARENTS, Tracing, renew
+from gateway.verdict import Decided
 from tests.policy.worlds import ALLOW, NOON, PLANNER, policy, snapshot
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

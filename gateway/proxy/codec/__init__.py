@@ -5,8 +5,6 @@ so that another codec can take one's place with nothing else noticing.
 """
 
 from gateway.proxy.codec.events import (
-    ClientCodec,
-    Codec,
     ConnectionFailed,
     DataReceived,
     Ended,
@@ -15,7 +13,6 @@ from gateway.proxy.codec.events import (
     RequestReceived,
     RequestRefused,
     ResponseReceived,
-    ServerCodec,
     StreamReset,
     TrailersReceived,
     Writable,
@@ -23,6 +20,7 @@ from gateway.proxy.codec.events import (
 from gateway.proxy.codec.http1 import Http1Client, Http1Server
 from gateway.proxy.codec.implementation import HTTP2_IMPLEMENTATION, Http2Client, Http2Server
 from gateway.proxy.codec.plain import HTTP1_IMPLEMENTATION
+from gateway.proxy.codec.seam import ClientCodec, Codec, ServerCodec
 
 __all__ = [
     "HTTP1_IMPLEMENTATION",

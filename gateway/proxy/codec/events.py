@@ -1,92 +1,126 @@
-"""The codec seam: events that come out of a connection, and commands that go in.
-
-A stream is one exchange on a connection.  HTTP/1.1 numbers its messages as HTTP/2 numbers its streams, so that
-nothing above needs to know which it is.
-"""
+"""What a codec makes of the bytes that it received, event by event."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import msgspec
+from typing import Final
 
 from gateway.messages import Fields, RequestHead, ResponseHead
+from gateway.value import Value
 
 
-class RequestReceived(msgspec.Struct, frozen=True, gc=False):
+class RequestReceived(Value):
     """A request began (server side); `ended` when it has no body."""
 
-    stream: int
-    head: RequestHead
-    ended: bool
+    def __init__(self, stream: int, head: RequestHead, ended: bool) -> None:
+        self.stream: Final = stream
+        self.head: Final = head
+        self.ended: Final = ended
+
+    def parts(self) -> tuple[object, ...]:
+        return self.stream, self.head, self.ended
 
 
-class RequestRefused(msgspec.Struct, frozen=True, gc=False):
+class RequestRefused(Value):
     """A request's header section is over a limit: answer 431; the connection goes on (server side)."""
 
-    stream: int
-    detail: str
-    abuse: str
-    """As in `ConnectionFailed`."""
+    def __init__(self, stream: int, detail: str, abuse: str) -> None:
+        self.stream: Final = stream
+        self.detail: Final = detail
+        self.abuse: Final = abuse
+        """As in `ConnectionFailed`."""
+
+    def parts(self) -> tuple[object, ...]:
+        return self.stream, self.detail, self.abuse
 
 
-class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
+class ResponseReceived(Value):
     """A response, or an interim one (1xx), began (client side); `ended` when it has no body."""
 
-    stream: int
-    head: ResponseHead
-    ended: bool
+    def __init__(self, stream: int, head: ResponseHead, ended: bool) -> None:
+        self.stream: Final = stream
+        self.head: Final = head
+        self.ended: Final = ended
+
+    def parts(self) -> tuple[object, ...]:
+        return self.stream, self.head, self.ended
 
 
-class DataReceived(msgspec.Struct, frozen=True, gc=False):
+class DataReceived(Value):
     """A piece of body; `size` is what it counts for in flow control (padding included)."""
 
-    stream: int
-    data: bytes
-    size: int
+    def __init__(self, stream: int, data: bytes, size: int) -> None:
+        self.stream: Final = stream
+        self.data: Final = data
+        self.size: Final = size
+
+    def parts(self) -> tuple[object, ...]:
+        return self.stream, self.data, self.size
 
 
-class TrailersReceived(msgspec.Struct, frozen=True, gc=False):
+class TrailersReceived(Value):
     """The message ended, with trailer fields."""
 
-    stream: int
-    fields: Fields
+    def __init__(self, stream: int, fields: Fields) -> None:
+        self.stream: Final = stream
+        self.fields: Final = fields
+
+    def parts(self) -> tuple[object, ...]:
+        return self.stream, self.fields
 
 
-class Ended(msgspec.Struct, frozen=True, gc=False):
+class Ended(Value):
     """The message ended."""
 
-    stream: int
+    def __init__(self, stream: int) -> None:
+        self.stream: Final = stream
+
+    def parts(self) -> tuple[object, ...]:
+        return (self.stream,)
 
 
-class StreamReset(msgspec.Struct, frozen=True, gc=False):
+class StreamReset(Value):
     """The peer broke the stream off, or broke its rules; nothing more will come of it."""
 
-    stream: int
-    untouched: bool = False
-    """The peer says that it did nothing with the request, so that another may try (REFUSED_STREAM, GOAWAY)."""
+    def __init__(self, stream: int, untouched: bool = False) -> None:
+        self.stream: Final = stream
+        self.untouched: Final = untouched
+        """The peer says that it did nothing with the request, so that another may try (REFUSED_STREAM, GOAWAY)."""
+
+    def parts(self) -> tuple[object, ...]:
+        return self.stream, self.untouched
 
 
-class Writable(msgspec.Struct, frozen=True, gc=False):
+class Writable(Value):
     """All data queued on the stream has been let through; more is welcome."""
 
-    stream: int
+    def __init__(self, stream: int) -> None:
+        self.stream: Final = stream
+
+    def parts(self) -> tuple[object, ...]:
+        return (self.stream,)
 
 
-class GoAwayReceived(msgspec.Struct, frozen=True, gc=False):
+class GoAwayReceived(Value):
     """The peer takes no new streams on this connection."""
 
+    def parts(self) -> tuple[object, ...]:
+        return ()
 
-class ConnectionFailed(msgspec.Struct, frozen=True, gc=False):
+
+class ConnectionFailed(Value):
     """The peer broke the protocol: write what is pending, then close."""
 
-    detail: str
-    stream: int = 0
-    """The HTTP/1.1 message at fault, when it may still be answered; 0 otherwise."""
-    too_large: bool = False
-    """The header section was over its limit."""
-    abuse: str = ""
-    """What the peer did, where that has a name: a short one of a closed set, as in `budget.ALLOWANCES`."""
+    def __init__(self, detail: str, stream: int = 0, too_large: bool = False, abuse: str = "") -> None:
+        self.detail: Final = detail
+        self.stream: Final = stream
+        """The HTTP/1.1 message at fault, when it may still be answered; 0 otherwise."""
+        self.too_large: Final = too_large
+        """The header section was over its limit."""
+        self.abuse: Final = abuse
+        """What the peer did, where that has a name: a short one of a closed set, as in `budget.ALLOWANCES`."""
+
+    def parts(self) -> tuple[object, ...]:
+        return self.detail, self.stream, self.too_large, self.abuse
 
 
 Event = (
@@ -101,82 +135,3 @@ Event = (
     | GoAwayReceived
     | ConnectionFailed
 )
-
-
-class Codec(Protocol):
-    """What both sides of both protocols share."""
-
-    @property
-    def multiplexed(self) -> bool:
-        """Whether streams run side by side and flow control is per stream."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the connection is to be closed once pending bytes are written."""
-
-    @property
-    def aborted(self) -> bool:
-        """Whether the connection must end with a TCP reset, so that a cut body never looks whole."""
-
-    @property
-    def name(self) -> str:
-        """``h2`` or ``http/1.1``."""
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the peer; never raises for what a peer can send."""
-
-    def receive_eof(self) -> list[Event]:
-        """The peer will send no more."""
-
-    def output(self) -> bytes:
-        """Bytes to write, each given out once."""
-
-    def send_data(self, stream: int, data: bytes) -> bool:
-        """Send a piece of body; ``False`` when it was queued and a `Writable` will follow."""
-
-    def end(self, stream: int, trailers: Fields | None = None) -> None:
-        """End the message on `stream`."""
-
-    def reset(self, stream: int, *, cancelled: bool = False) -> None:
-        """Break the stream off; `cancelled` when the other side went away rather than failed."""
-
-    def consumed(self, stream: int, size: int) -> None:
-        """`size` units of received data have been passed on; the peer may send as much again."""
-
-    def release(self, stream: int) -> list[Event]:
-        """The exchange on `stream` is over on our side; gives the events held back until then."""
-
-    def close(self) -> None:
-        """Take no new streams; the open ones may finish."""
-
-
-class ServerCodec(Codec, Protocol):
-    """The side that answers requests."""
-
-    @property
-    def backlogged(self) -> bool:
-        """Whether events are held back until `release`, so that reading should pause."""
-
-    @property
-    def unfinished(self) -> int:
-        """The stream of which a header section has begun and not ended; 0 when there is none."""
-
-    def announce(self) -> None:
-        """Tell the peer that this connection is about to close; what it sends before it knows is still served."""
-
-    def send_response(self, stream: int, head: ResponseHead, *, ended: bool) -> None:
-        """Send an interim or final response head."""
-
-
-class ClientCodec(Codec, Protocol):
-    """The side that sends requests."""
-
-    @property
-    def room(self) -> int:
-        """How many more streams may be opened now."""
-
-    def send_request(self, head: RequestHead, *, ended: bool) -> int:
-        """Open a stream with a request head and return its number."""
-
-    def ping(self) -> None:
-        """Ask for a sign of life, where the protocol has one."""

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.proxy.codec.events import ClientCodec, ServerCodec
 from gateway.proxy.codec.library import LIBRARY, WANTED
+from gateway.proxy.codec.seam import ClientCodec, ServerCodec
 
 __all__ = ["HTTP2_IMPLEMENTATION", "Http2Client", "Http2Server"]
 
