@@ -16,6 +16,7 @@ import json
 import random
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -79,13 +80,19 @@ class _Arrival:
 class _Schedule:
     """Sends what is due, remembers how long each took."""
 
-    def __init__(self, connections: list[Connection], arrivals: deque[float], measure_from: float) -> None:
+    def __init__(
+        self,
+        connections: list[Connection],
+        conversations: Iterator[bytes],
+        arrivals: deque[float],
+        measure_from: float,
+    ) -> None:
         self._connections = itertools.cycle(connections)
         self._count = len(connections)
         self._arrivals = arrivals
         self._measure_from = measure_from
         self._waiting: deque[float] = deque()
-        self._conversations = itertools.cycle(CONVERSATIONS)
+        self._conversations = conversations
         self._left = len(arrivals)
         self._timer = Timer()
         self._loop = asyncio.get_running_loop()
@@ -146,6 +153,7 @@ class _Measured:
 
     def __init__(self, connections: list[Connection]) -> None:
         self._connections = connections
+        self._conversations = itertools.cycle(CONVERSATIONS)
         self.latencies_s: list[float] = []
         self.late_s: list[float] = []
         self.errors = 0
@@ -157,7 +165,7 @@ class _Measured:
         arrivals = deque([began])
         while (at := arrivals[-1] + rng.expovariate(per_second)) < began + settle_s + seconds:
             arrivals.append(at)
-        schedule = _Schedule(self._connections, arrivals, began + settle_s)
+        schedule = _Schedule(self._connections, self._conversations, arrivals, began + settle_s)
         await asyncio.wait([schedule.done], timeout=_AHEAD_S + settle_s + seconds + _DRAIN_S)
         schedule.close()
         self.latencies_s += schedule.latencies_s
