@@ -77,8 +77,8 @@ def decide(
     try:
         packet = parse(head, flight, lambda: uuid7(now, entropy))
         digest = _known_digest(flight)
-    except MalformedPacketError as error:
-        refusal = Refusal(Reason.MALFORMED_PACKET, str(error))
+    except MalformedPacketError as malformed:
+        refusal = Refusal(Reason.MALFORMED_PACKET, str(malformed))
         return Refuse(refusal, None, content_type, traceparent)
     if principal is None:
         return Refuse(_ANONYMOUS, packet, content_type, traceparent)

@@ -160,8 +160,8 @@ class Migrations:
         digest = b", ".join(value for name, value in head.fields if name == names.CONTENT_DIGEST)
         try:
             check = digest_check(digest)
-        except MalformedPacketError as error:
-            raise _Failure(Outcome.MISMATCH, f"{agent.name}: {error}") from None
+        except MalformedPacketError as malformed:
+            raise _Failure(Outcome.MISMATCH, f"{agent.name}: {malformed}") from None
         if check is None:
             raise _Failure(Outcome.MISMATCH, f"{agent.name} sends no content-digest of sha-256 or sha-512")
         check.update(body)
