@@ -62,7 +62,8 @@ class Worker:
             base_url="http://worker",
             headers={"accept": "application/openmetrics-text, */*;q=0.1"},  # it has the exemplars
         )
-        self._command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(config), "--worker"]
+        # -P: what lies in the working directory is not our code, even where it has our name.
+        self._command = [sys.executable, "-P", "-m", "gateway.cli", "run", "--config", str(config), "--worker"]
 
     async def live(self) -> int:
         """Start a process and wait for its end; gives its exit code."""

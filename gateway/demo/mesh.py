@@ -118,7 +118,7 @@ async def running_mesh(folder: Path, on_handoff: Callable[[bytes], None]) -> Asy
     (folder / "authority.pem").write_bytes(_private_key())
     issue_dev_certificates(folder / "certs", trust_domain=TRUST_DOMAIN, svids=svids, now=datetime.now(UTC))
     async with Processes(folder / LOGS) as processes:
-        command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")]
+        command = [sys.executable, "-P", "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")]
         await processes.start("gateway", command, {}, on_line=on_handoff)
         mesh = Mesh(folder, ports, processes)
         for name, agent in AGENTS.items():
@@ -130,7 +130,7 @@ async def running_mesh(folder: Path, on_handoff: Callable[[bytes], None]) -> Asy
                 "FLIGHT_KEY": str(own.key),
                 "FLIGHT_CA": str(own.trust_bundle),
             }
-            await processes.start(name, [sys.executable, "-m", f"gateway.demo.{agent.module}"], environment)
+            await processes.start(name, [sys.executable, "-P", "-m", f"gateway.demo.{agent.module}"], environment)
         await processes.guard(_ready(mesh))
         yield mesh
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -138,3 +140,18 @@ def test_workers_end_when_their_supervisor_is_gone(gateway: RunningGateway) -> N
     gateway.process.kill()
     gateway.process.wait(10)
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in running), 20)
+
+
+@pytest.mark.slow
+def test_workers_run_the_code_of_their_supervisor_wherever_it_was_started(
+    gateway: RunningGateway, tmp_path: Path
+) -> None:
+    assert gateway.stop() == 0
+    other = tmp_path / "gateway"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise SystemExit('the code that lies about here')")
+    command = [Path(sys.executable).with_name("phoenixflight"), "run", "--config", gateway.folder / "gateway.yaml"]
+    with (gateway.folder / "stderr.log").open("wb") as log:
+        gateway.process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    eventually(gateway.ready, 40)
+    assert "lies about here" not in gateway.log()
