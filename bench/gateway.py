@@ -15,7 +15,6 @@ from bench.proxy import Kind, Site
 MANY_RULES = 2_000
 _RULES_OF_A_POLICY = 100
 MANY_AGENTS = 5_000
-WORKER_PROCESSES = 2
 
 _API = "phoenixflight.io/v1"
 _MANY_CONNECTIONS = {"headersTimeout": "120s", "handshakesPerSecond": 10_000, "maxConnectionsPerAddress": 20_000}
@@ -125,7 +124,8 @@ AGENTS = replace(GATEWAY, name="agents", prepare=partial(prepare, agents=MANY_AG
 STREAMS = replace(GATEWAY, name="streams")
 """Which has many streams open while it is measured."""
 SHARED = replace(GATEWAY, name="shared", prepare=partial(prepare, shared=True))
-WORKERS = replace(
-    GATEWAY, name="workers", prepare=partial(prepare, workers=WORKER_PROCESSES, shared=True), one_core=False
+WORKERS = (
+    replace(SHARED, name="one-worker", one_core=False),
+    replace(GATEWAY, name="two-workers", prepare=partial(prepare, workers=2, shared=True), one_core=False),
 )
-"""Which share leases, too."""
+"""With leases in Redis, too."""

@@ -99,25 +99,23 @@ class _Measured:
     def __init__(self, connections: list[Connection], streams: int, pid: int) -> None:
         self.connections = connections
         self._streams = streams
-        self._watch = watch = Watch(pid)
-        self._each_cpu_s = [0.0] * len(watch.each_cpu_s())
+        self._watch = Watch(pid)
         self._statuses: Counter[int] = Counter()
         self._unanswered = 0
         self._handoffs = 0
         self._concurrency = 0
-        self._seconds = self._own_cpu_s = self._busy_s = 0.0
+        self._seconds = self._cpu_s = self._own_cpu_s = self._busy_s = 0.0
 
     async def turn(self, settle_s: float, seconds: float) -> None:
         """Load it for so long."""
         load, watch = Closed(self.connections, self._streams), self._watch
         await asyncio.sleep(settle_s)
-        before, own, each, busy = load.statuses[200], _own_cpu_s(), watch.each_cpu_s(), watch.busy_s()
+        before, own, cpu, busy = load.statuses[200], _own_cpu_s(), watch.cpu_s(), watch.busy_s()
         started = time.monotonic()
         await asyncio.sleep(seconds)
         self._seconds += time.monotonic() - started
         self._handoffs += load.statuses[200] - before
-        for number, (after, earlier) in enumerate(zip(watch.each_cpu_s(), each, strict=True)):
-            self._each_cpu_s[number] += after - earlier
+        self._cpu_s += watch.cpu_s() - cpu
         self._own_cpu_s += _own_cpu_s() - own
         self._busy_s += watch.busy_s() - busy
         await load.stop()
@@ -133,8 +131,7 @@ class _Measured:
             "errors": self._statuses.total() - self._statuses[200] + self._unanswered,
             "statuses": {str(status): count for status, count in self._statuses.items()},
             "concurrency": self._concurrency,
-            "cpu_s": sum(self._each_cpu_s),
-            "most_cpu_s": max(self._each_cpu_s),
+            "cpu_s": self._cpu_s,
             "load_cpu_s": self._own_cpu_s,
             "core_busy_s": self._busy_s,
             "rss_bytes": self._watch.rss_bytes(),

@@ -24,8 +24,10 @@ class Plan:
     sse_s: float = 5.0
     held_streams: int = 5_000
     """Open while handoffs are measured beside them."""
-    worker_connections: int = 64
-    """For each worker, with a stream each: enough that the system spreads them evenly."""
+    worker_connections: int = 32
+    """To one worker, or to two: enough that both have work at all times, however the system spreads them."""
+    worker_streams: int = 4
+    """On each of those, under closed-loop load."""
     idle_connections: int = 10_000
     idle_s: float = 5.0
     flood_callers: int = 64

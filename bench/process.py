@@ -152,11 +152,7 @@ class Watch:
 
     def cpu_s(self) -> float:
         """User and system time so far."""
-        return sum(self.each_cpu_s())
-
-    def each_cpu_s(self) -> list[float]:
-        """The same for each process."""
-        return [cpu_s(process.pid) for process in self._tree]
+        return sum(cpu_s(process.pid) for process in self._tree)
 
     def busy_s(self) -> float:
         """Time so far that the cores it is bound to were busy, whoever used them."""

@@ -1,7 +1,8 @@
 """The same handoff under other circumstances, over HTTP/2, in interleaved rounds beside ours and Envoy as they are.
 
 Envoy with its decisions made by a policy server; both with mTLS to the agents; ours with many rules, with many agents,
-with many open streams, with leases in Redis, and with two workers, which have them there.
+with many open streams, and with leases in Redis.  And two workers, who have them there, beside one, each of the three
+held to half a core: so the load has a core on a machine with two, too.
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from bench import envoy, gateway, process
+import psutil
+
+from bench import envoy, gateway, process, quota
 from bench.check import check
 from bench.memory import Launch
 from bench.plan import Plan
 from bench.proxy import Kind, Proxy
-from bench.rounds import alone, side_by_side
-from bench.table import ALONE
+from bench.rounds import side_by_side
 
 Result = dict[str, Any]
+_SHARE = 0.5
+"""Of a core, for each worker: what is left of two is enough for the load, the agents and Redis."""
 
 
 def measure(
     kinds: list[Kind], launch: Launch, plan: Plan, load_core: int | None, say: Callable[[str], None]
 ) -> list[dict[str, Result]]:
-    """For each round, the results by the kinds' names, and `ALONE`.
+    """For each round, the results by the kinds' names.
 
-    What takes a redis-server is left out where there is none.
+    What takes a redis-server is left out where there is none, and the workers where a process cannot be limited.
 
     Raises:
         BenchFailure: a proxy does not do its work, or a measurement failed.
@@ -36,7 +40,8 @@ def measure(
     chosen = []
     if gateway.GATEWAY in kinds:
         chosen += [gateway.GATEWAY, gateway.SECURE, gateway.RULES, gateway.AGENTS, gateway.STREAMS]
-        chosen += [gateway.SHARED, gateway.WORKERS] if shutil.which("redis-server") else []
+        if shutil.which("redis-server"):
+            chosen += [gateway.SHARED, *(gateway.WORKERS if quota.possible() else ())]
     if envoy.ENVOY in kinds:
         chosen += [envoy.ENVOY, envoy.SECURE, envoy.ASKING]
     rounds = []
@@ -47,24 +52,29 @@ def measure(
             running.callback(proxy.child.stop)
             with proxy.blamed():
                 check(proxy)
+                if kind in gateway.WORKERS:
+                    for pid in _serving(proxy):
+                        running.enter_context(quota.limited(pid, _SHARE))
                 if kind is gateway.STREAMS:
                     running.callback(_held(proxy, plan, load_core).stop)
             proxies.append(proxy)
-        beside = [proxy for proxy in proxies if proxy.kind is not gateway.WORKERS]
+        limited = [proxy for proxy in proxies if proxy.kind in gateway.WORKERS]
+        beside = [proxy for proxy in proxies if proxy not in limited]
         for number in range(1, plan.rounds + 1):
             say(f"other circumstances: round {number} of {plan.rounds}")
             found = side_by_side(beside, "h2", plan.h2_connections, plan, load_core)
+            if limited:
+                found |= side_by_side(limited, "h2", plan.worker_connections, plan, None, plan.worker_streams)
             for proxy in proxies:
-                if proxy.kind is gateway.SHARED:
-                    found[ALONE] = alone(proxy, "h2", plan.worker_connections, plan, load_core, streams=1)
-                elif proxy.kind is gateway.WORKERS:
-                    # They take both cores, and the load what they leave.
-                    connections = gateway.WORKER_PROCESSES * plan.worker_connections
-                    found[proxy.kind.name] = alone(proxy, "h2", connections, plan, None, streams=1)
                 if proxy.kind.logs:
                     proxy.forget_log()
             rounds.append(found)
     return rounds
+
+
+def _serving(proxy: Proxy) -> list[int]:
+    """The processes that serve: its workers, where it has any."""
+    return [worker.pid for worker in psutil.Process(proxy.child.pid).children()] or [proxy.child.pid]
 
 
 def _held(proxy: Proxy, plan: Plan, core: int | None) -> process.Child:
