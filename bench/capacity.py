@@ -11,7 +11,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -25,7 +24,7 @@ import yaml
 from redis.asyncio import Redis
 from rich.console import Console
 
-from bench.process import free_port
+from bench import process
 from gateway.admission.redis_replay import RedisReplay
 from gateway.control.certs_dev import issue_dev_certificates
 from gateway.decision import NO_EVIDENCE, Snapshot, judge
@@ -61,7 +60,7 @@ def _rss_mib(pid: int) -> float:
 def _gateway(folder: Path, agents: int) -> Iterator[tuple[int, str]]:
     """A gateway over so many agents: its pid, and its URL."""
     folder.mkdir()
-    mesh, admin = free_port(), free_port()
+    mesh, admin = process.free_port(), process.free_port()
     names = {"certificate": "../certs/gateway.pem", "key": "../certs/gateway-key.pem", "trustBundle": "../certs/ca.pem"}
     members = [
         {"name": f"a{number}", "address": f"127.0.0.1:{10_000 + number}", "capabilities": ["code.execute"]}
@@ -97,28 +96,13 @@ def _gateway(folder: Path, agents: int) -> Iterator[tuple[int, str]]:
         document = {"apiVersion": "phoenixflight.io/v1", "kind": kind, "metadata": {"name": "capacity"}, "spec": spec}
         text = yaml.dump(document, default_flow_style=True, width=10**6, sort_keys=False)
         (folder / name).write_text(text)
-    with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-m", "gateway.cli", "run", "--config", str(folder / "gateway.yaml")]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    command = process.module("gateway.cli", "run", "--config", folder / "gateway.yaml")
+    child = process.start("the gateway", command, folder / "log", None)
     try:
-        _wait_ready(process, f"http://127.0.0.1:{admin}/readyz", folder / "log")
-        yield process.pid, f"https://127.0.0.1:{mesh}"
+        child.wait_ready(f"http://127.0.0.1:{admin}/readyz")
+        yield child.pid, f"https://127.0.0.1:{mesh}"
     finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if httpx.get(url, trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the gateway is not ready: {log.read_text()}")
-        time.sleep(0.1)
+        child.stop()
 
 
 def _members(folder: Path) -> dict[str, str]:
@@ -183,7 +167,7 @@ async def _redis(url: str) -> dict[str, str]:
 
 
 def _with_redis(folder: Path) -> dict[str, str]:
-    port = free_port()
+    port = process.free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 START_TIMEOUT_S = 30.0
@@ -64,6 +66,21 @@ class Child:
                     return
             time.sleep(0.05)
         raise BenchFailure(f"not listening after {START_TIMEOUT_S:.0f} s at most: {self.condition()}")
+
+    def wait_ready(self, url: str) -> None:
+        """Wait until `url` answers 200.
+
+        Raises:
+            BenchFailure: it ended or took too long; with the tail of its log.
+
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(url, trust_env=False).status_code == 200:
+                    return
+            time.sleep(0.1)
+        raise BenchFailure(f"not ready after {START_TIMEOUT_S:.0f} s at most: {self.condition()}")
 
     def first_line(self) -> str:
         """Wait for the first line that it prints, and give it.

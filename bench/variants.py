@@ -73,7 +73,8 @@ def measure(
 
 
 def _serving(proxy: Proxy) -> list[int]:
-    """The processes that serve: its workers, where it has any."""
+    """The processes that serve, all of them: its workers, where it has any."""
+    proxy.child.wait_ready(f"http://127.0.0.1:{proxy.site.admin}/readyz")  # the first one serves before others start
     return [worker.pid for worker in psutil.Process(proxy.child.pid).children()] or [proxy.child.pid]
 
 
